@@ -1,0 +1,1 @@
+//! Benchmark workloads with their baselines.

@@ -1,0 +1,44 @@
+//! Blocks: immutable encoded index nodes, named by the hash of their bytes, and what happens when
+//! one that is needed is not in memory.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The address of a block: the BLAKE3 hash of its uncompressed bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub [u8; 32]);
+
+impl Address {
+    /// The address of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+/// The blocks without which an evaluation could not go on: all that it could already tell it will
+/// need, never empty. Whoever called fetches them and calls again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} block(s) not in memory, the first is {}", .addresses.len(), .addresses[0])]
+pub struct Missing {
+    /// In no order, without duplicates.
+    pub addresses: Vec<Address>,
+}
+
+/// Where the engine finds blocks. Implementations answer from memory (or from a file that can be
+/// read at once) and never wait; they hold *decoded* nodes so that a warm scan decodes nothing.
+pub trait BlockSource: Send + Sync + fmt::Debug {
+    /// The decoded node at `address`, or `None` if it must be fetched first.
+    fn node(&self, address: &Address) -> Option<Arc<crate::index::Node>>;
+}

@@ -1,0 +1,1 @@
+//! A live-syncing Datalog database: connections, snapshots, mirrors, watched queries.

@@ -1,0 +1,1 @@
+//! Peers over WebSocket: frames, serializers, middleware, topics with flow control, reconnect.

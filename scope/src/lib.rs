@@ -1,0 +1,1 @@
+//! Remote invocation as a middleware on peer.

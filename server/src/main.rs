@@ -1,0 +1,3 @@
+//! The datahike daemon and command line.
+
+fn main() {}

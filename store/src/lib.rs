@@ -1,0 +1,1 @@
+//! Block, log and head storage: the Store trait and its backends.

@@ -1,0 +1,1 @@
+//! Differential store synchronisation as a middleware on peer.

@@ -1,0 +1,1 @@
+//! Simulation, oracle, end-to-end and conformance tests.

@@ -1,0 +1,1 @@
+//! EDN values: model, one total order, text.
