@@ -1,0 +1,1 @@
+//! Values through serde.
