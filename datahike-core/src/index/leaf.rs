@@ -1,0 +1,301 @@
+//! A decoded leaf: datoms by column.
+
+use datahike_value::Value;
+
+use crate::datom::{AttrId, EntityId, TxId};
+use crate::index::key::{DatomRef, ValueRef};
+
+/// Datoms in the order of one index, by column: about 18 bytes each, and a scan of a column touches
+/// nothing else. Rows are counted from 0.
+#[derive(Clone, Debug, Default)]
+pub struct Leaf {
+    pub(crate) e: Ids,
+    pub(crate) a: Attributes,
+    pub(crate) kinds: Box<[Kind]>,
+    pub(crate) cells: Box<[u64]>,
+    pub(crate) heap: Box<str>,
+    pub(crate) side: Box<[Value]>,
+    pub(crate) tx: Ids,
+    /// `None` if every datom is an assertion.
+    pub(crate) added: Option<Box<[bool]>>,
+}
+
+/// Ids as offsets from the smallest.
+#[derive(Clone, Debug)]
+pub(crate) enum Ids {
+    Near { base: u64, offsets: Box<[u32]> },
+    Far(Box<[u64]>),
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self::Far(Box::default())
+    }
+}
+
+impl Ids {
+    pub(crate) fn new(ids: &[u64]) -> Self {
+        let base = ids.iter().copied().min().unwrap_or(0);
+        let offsets: Option<Box<[u32]>> =
+            ids.iter().map(|id| u32::try_from(id - base).ok()).collect();
+        offsets.map_or_else(|| Self::Far(ids.into()), |offsets| Self::Near { base, offsets })
+    }
+
+    fn get(&self, row: usize) -> u64 {
+        match self {
+            Self::Near { base, offsets } => base + u64::from(offsets[row]),
+            Self::Far(ids) => ids[row],
+        }
+    }
+}
+
+/// The attributes of a leaf, ascending, and which of them each row has.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributes {
+    pub(crate) table: Box<[AttrId]>,
+    pub(crate) rows: AttributeRows,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum AttributeRows {
+    /// There is only one.
+    Same,
+    Narrow(Box<[u8]>),
+    Wide(Box<[u32]>),
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self { table: Box::default(), rows: AttributeRows::Same }
+    }
+}
+
+impl Attributes {
+    pub(crate) fn new(table: Box<[AttrId]>, rows: &[u32]) -> Self {
+        let rows = match table.len() {
+            0 | 1 => AttributeRows::Same,
+            2..=256 => AttributeRows::Narrow(rows.iter().map(|a| *a as u8).collect()),
+            _ => AttributeRows::Wide(rows.into()),
+        };
+        Self { table, rows }
+    }
+
+    pub(crate) fn place(&self, row: usize) -> usize {
+        match &self.rows {
+            AttributeRows::Same => 0,
+            AttributeRows::Narrow(rows) => usize::from(rows[row]),
+            AttributeRows::Wide(rows) => rows[row] as usize,
+        }
+    }
+}
+
+/// How the cells of one attribute are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bool,
+    Long,
+    Double,
+    Float,
+    Inst,
+    /// Offset (high half) and length in the heap.
+    Str,
+    /// Place in the side table: any other type, or several types under one attribute.
+    Side,
+}
+
+impl Kind {
+    pub(crate) fn of(v: &ValueRef<'_>) -> Self {
+        match v {
+            ValueRef::Bool(_) => Self::Bool,
+            ValueRef::Long(_) => Self::Long,
+            ValueRef::Double(_) => Self::Double,
+            ValueRef::Float(_) => Self::Float,
+            ValueRef::Inst(_) => Self::Inst,
+            ValueRef::Str(_) => Self::Str,
+            ValueRef::Other(_) => Self::Side,
+        }
+    }
+}
+
+impl Leaf {
+    /// From rows, which must be in the order of their index.
+    pub(crate) fn from_rows(rows: &[DatomRef<'_>]) -> Self {
+        let mut table: Vec<AttrId> = rows.iter().map(|row| row.a).collect();
+        table.sort_unstable();
+        table.dedup();
+        let places: Vec<u32> = rows
+            .iter()
+            .map(|row| table.partition_point(|a| *a < row.a) as u32)
+            .collect();
+        let mut kinds: Vec<Option<Kind>> = vec![None; table.len()];
+        for (row, place) in rows.iter().zip(&places) {
+            let kind = Kind::of(&row.v);
+            let slot = &mut kinds[*place as usize];
+            *slot = Some(if slot.is_none_or(|k| k == kind) { kind } else { Kind::Side });
+        }
+        let kinds: Box<[Kind]> = kinds.into_iter().map(|k| k.unwrap_or(Kind::Side)).collect();
+        let mut cells = CellWriter::new(table.len());
+        let cells_of_rows = rows
+            .iter()
+            .zip(&places)
+            .map(|(row, place)| cells.cell(*place as usize, kinds[*place as usize], &row.v))
+            .collect();
+        let ids = |id: fn(&DatomRef<'_>) -> u64| Ids::new(&rows.iter().map(id).collect::<Vec<_>>());
+        Self {
+            e: ids(|row| row.e),
+            a: Attributes::new(table.into(), &places),
+            kinds,
+            cells: cells_of_rows,
+            heap: cells.heap.into(),
+            side: cells.side.into(),
+            tx: ids(|row| row.tx),
+            added: rows
+                .iter()
+                .any(|row| !row.added)
+                .then(|| rows.iter().map(|row| row.added).collect()),
+        }
+    }
+
+    /// How many datoms.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// The entity of a row. This and the other accessors of rows panic past the end, as slices do.
+    pub fn entity(&self, row: usize) -> EntityId {
+        self.e.get(row)
+    }
+
+    /// The attribute of a row.
+    pub fn attribute(&self, row: usize) -> AttrId {
+        self.a.table[self.a.place(row)]
+    }
+
+    /// The transaction of a row.
+    pub fn tx(&self, row: usize) -> TxId {
+        self.tx.get(row)
+    }
+
+    /// Whether a row is an assertion.
+    pub fn added(&self, row: usize) -> bool {
+        self.added.as_ref().is_none_or(|added| added[row])
+    }
+
+    /// The value of a row.
+    pub fn value(&self, row: usize) -> ValueRef<'_> {
+        let cell = self.cells[row];
+        match self.kinds[self.a.place(row)] {
+            Kind::Bool => ValueRef::Bool(cell != 0),
+            Kind::Long => ValueRef::Long(cell as i64),
+            Kind::Double => ValueRef::Double(f64::from_bits(cell)),
+            Kind::Float => ValueRef::Float(f32::from_bits(cell as u32)),
+            Kind::Inst => ValueRef::Inst(cell as i64),
+            Kind::Str => {
+                let (start, len) = ((cell >> 32) as usize, (cell & 0xffff_ffff) as usize);
+                ValueRef::Str(&self.heap[start..start + len])
+            }
+            Kind::Side => (&self.side[cell as usize]).into(),
+        }
+    }
+
+    /// A row.
+    pub fn row(&self, row: usize) -> DatomRef<'_> {
+        DatomRef {
+            e: self.entity(row),
+            a: self.attribute(row),
+            v: self.value(row),
+            tx: self.tx(row),
+            added: self.added(row),
+        }
+    }
+
+    /// All rows in order.
+    pub fn rows(&self) -> impl DoubleEndedIterator<Item = DatomRef<'_>> + ExactSizeIterator {
+        (0..self.len()).map(|row| self.row(row))
+    }
+
+    /// The first row for which `past` holds, or the length; it must hold for all rows after it.
+    pub fn partition(&self, past: impl Fn(&DatomRef<'_>) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if past(&self.row(middle)) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        low
+    }
+}
+
+/// Puts values into cells, strings into a heap and what fits neither into a side table. Equal
+/// neighbours of one attribute share.
+struct CellWriter<'a> {
+    heap: String,
+    side: Vec<Value>,
+    last: Vec<Option<(ValueRef<'a>, u64)>>,
+}
+
+impl<'a> CellWriter<'a> {
+    fn new(attributes: usize) -> Self {
+        Self { heap: String::new(), side: Vec::new(), last: vec![None; attributes] }
+    }
+
+    fn cell(&mut self, attribute: usize, kind: Kind, v: &ValueRef<'a>) -> u64 {
+        match (kind, v) {
+            (Kind::Bool, ValueRef::Bool(b)) => return u64::from(*b),
+            (Kind::Long, ValueRef::Long(n)) | (Kind::Inst, ValueRef::Inst(n)) => return *n as u64,
+            (Kind::Double, ValueRef::Double(d)) => return d.to_bits(),
+            (Kind::Float, ValueRef::Float(f)) => return u64::from(f.to_bits()),
+            _ => {}
+        }
+        if let Some((same, cell)) = &self.last[attribute]
+            && same == v
+        {
+            return *cell;
+        }
+        let cell = match (kind, v) {
+            (Kind::Str, ValueRef::Str(s)) => {
+                let start = self.heap.len();
+                self.heap.push_str(s);
+                (start as u64) << 32 | s.len() as u64
+            }
+            _ => {
+                self.side.push(v.to_value());
+                self.side.len() as u64 - 1
+            }
+        };
+        self.last[attribute] = Some((*v, cell));
+        cell
+    }
+}
+
+impl Leaf {
+    /// About how many bytes it takes in memory.
+    pub(crate) fn memory(&self) -> usize {
+        let ids = |ids: &Ids| match ids {
+            Ids::Near { offsets, .. } => offsets.len() * 4,
+            Ids::Far(ids) => ids.len() * 8,
+        };
+        let attributes = match &self.a.rows {
+            AttributeRows::Same => 0,
+            AttributeRows::Narrow(rows) => rows.len(),
+            AttributeRows::Wide(rows) => rows.len() * 4,
+        };
+        size_of::<Self>()
+            + ids(&self.e)
+            + ids(&self.tx)
+            + attributes
+            + self.a.table.len() * 5
+            + self.cells.len() * 8
+            + self.heap.len()
+            + self.side.len() * 64
+            + self.added.as_ref().map_or(0, |added| added.len())
+    }
+}

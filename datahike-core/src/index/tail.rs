@@ -1,0 +1,55 @@
+//! The tail in memory: the datoms since the last flush, in a shared arena, and per index one
+//! persistent ordered tree of their numbers. Snapshots share everything they have in common.
+
+mod arena;
+mod tree;
+
+pub(crate) use self::arena::{Arena, TailDatom};
+pub(crate) use self::tree::{Entry, TailCursor, TailTree};
+
+use crate::datom::{AttrId, Datom};
+use crate::index::key::Index;
+
+/// What the indexes need to know of attributes when datoms are added.
+pub trait AttrTraits {
+    /// Whether the attribute is kept in AVET: indexed, unique or a reference.
+    fn avet(&self, a: AttrId) -> bool;
+
+    /// Whether what is retracted or superseded of it is remembered.
+    fn history(&self, a: AttrId) -> bool;
+}
+
+/// The tail of one snapshot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tail {
+    pub(crate) arena: Arena,
+    pub(crate) trees: [TailTree; 3],
+}
+
+impl Tail {
+    /// Adds datoms in place; copies only what other snapshots still hold.
+    pub(crate) fn extend(&mut self, datoms: &[Datom], keep: bool, traits: &dyn AttrTraits) {
+        let first = self.arena.len();
+        let mut in_avet = Vec::with_capacity(datoms.len());
+        for datom in datoms {
+            in_avet.push(traits.avet(datom.a));
+            let keep = keep && traits.history(datom.a);
+            self.arena.push(TailDatom { datom: datom.clone(), keep });
+        }
+        for index in Index::ALL {
+            let ids = (first..self.arena.len()).zip(&in_avet);
+            let ids = ids.filter(|(_, avet)| index != Index::Avet || **avet).map(|(id, _)| id);
+            self.trees[index.number()].extend(&self.arena, index, ids);
+        }
+    }
+
+    /// Adds datoms to AVET alone: those of an attribute that has just become indexed.
+    pub(crate) fn extend_avet(&mut self, datoms: impl IntoIterator<Item = TailDatom>) {
+        let first = self.arena.len();
+        for datom in datoms {
+            self.arena.push(datom);
+        }
+        let ids = first..self.arena.len();
+        self.trees[Index::Avet.number()].extend(&self.arena, Index::Avet, ids);
+    }
+}
