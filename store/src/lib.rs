@@ -29,13 +29,19 @@
 //! ```
 
 mod address;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+#[cfg(not(target_family = "wasm"))]
+pub mod file;
 pub mod limits;
 mod memory;
 mod store;
 
 pub use address::{Address, ParseAddressError};
 pub use error::StoreError;
+#[cfg(not(target_family = "wasm"))]
+pub use file::{FileOptions, FileStore};
 pub use memory::MemoryStore;
 pub use store::{
     Batch, BlockInfo, Capabilities, Expect, Head, Mark, Reclaimed, Store, StoreExt, StoreIdentity,
