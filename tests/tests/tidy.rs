@@ -129,7 +129,8 @@ fn manifests() -> Vec<Manifest> {
                 let key = key.trim();
                 if section == "package" && key == "name" {
                     name = Some(value.trim().trim_matches('"').to_owned());
-                } else if section.ends_with("dependencies") && !section.ends_with("dev-dependencies")
+                } else if section.ends_with("dependencies")
+                    && !section.ends_with("dev-dependencies")
                 {
                     uses.push(key.split('.').next().unwrap().trim().to_owned());
                 }

@@ -22,8 +22,9 @@ impl Run {
     /// Runs `command` with its output passed through.
     pub(crate) fn command(&mut self, name: &str, command: &mut Command) {
         self.step(name, || {
-            let status =
-                command.status().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
+            let status = command
+                .status()
+                .map_err(|error| format!("{:?}: {error}", command.get_program()))?;
             if status.success() { Ok(()) } else { Err(status.to_string()) }
         });
     }

@@ -31,7 +31,9 @@ pub(crate) fn check() -> Result<bool> {
     );
     run.command(
         "documentation",
-        cargo()?.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
+        cargo()?
+            .args(["doc", "--workspace", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
     );
     if has_cargo_command("deny") {
         run.command(
