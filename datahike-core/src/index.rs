@@ -4,11 +4,16 @@
 //! retracted or superseded. On disk each is a tree of immutable blocks whose shape depends on nothing
 //! but the datoms in it; what came since the last flush is the *tail*, a persistent tree in memory.
 
+mod boundary;
+mod codec;
 mod cursor;
+mod flush;
 mod iter;
 mod key;
 mod leaf;
+mod memory;
 mod node;
+mod rechunk;
 mod tail;
 
 use std::sync::Arc;
@@ -16,9 +21,12 @@ use std::sync::Arc;
 use crate::block::{Address, BlockSource};
 use crate::datom::Datom;
 
+pub use self::codec::{DecodeError, FORMAT_VERSION};
+pub use self::flush::Flushed;
 pub use self::iter::Iter;
 pub use self::key::{DatomRef, Index, Prefix, Range, ValueRef};
 pub use self::leaf::Leaf;
+pub use self::memory::MemoryBlocks;
 pub use self::node::{Branch, Node};
 pub use self::tail::AttrTraits;
 

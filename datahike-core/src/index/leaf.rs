@@ -196,8 +196,8 @@ impl Leaf {
             Kind::Float => ValueRef::Float(f32::from_bits(cell as u32)),
             Kind::Inst => ValueRef::Inst(cell as i64),
             Kind::Str => {
-                let (start, len) = ((cell >> 32) as usize, (cell & 0xffff_ffff) as usize);
-                ValueRef::Str(&self.heap[start..start + len])
+                let (start, end) = string_bounds(cell);
+                ValueRef::Str(&self.heap[start..end])
             }
             Kind::Side => (&self.side[cell as usize]).into(),
         }
@@ -219,6 +219,17 @@ impl Leaf {
         (0..self.len()).map(|row| self.row(row))
     }
 
+    /// Whether every string lies in the heap, from one character boundary to another.
+    pub(crate) fn strings_are_whole(&self) -> bool {
+        self.kinds.iter().all(|kind| *kind != Kind::Str)
+            || (0..self.len()).filter(|row| self.kinds[self.a.place(*row)] == Kind::Str).all(
+                |row| {
+                    let (start, end) = string_bounds(self.cells[row]);
+                    self.heap.get(start..end).is_some()
+                },
+            )
+    }
+
     /// The first row for which `past` holds, or the length; it must hold for all rows after it.
     pub fn partition(&self, past: impl Fn(&DatomRef<'_>) -> bool) -> usize {
         let (mut low, mut high) = (0, self.len());
@@ -232,6 +243,12 @@ impl Leaf {
         }
         low
     }
+}
+
+/// Where in the heap the string of a cell starts and ends.
+fn string_bounds(cell: u64) -> (usize, usize) {
+    let start = (cell >> 32) as usize;
+    (start, start.saturating_add((cell & 0xffff_ffff) as usize))
 }
 
 /// Puts values into cells, strings into a heap and what fits neither into a side table. Equal

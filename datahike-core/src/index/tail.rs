@@ -5,7 +5,7 @@ mod arena;
 mod tree;
 
 pub(crate) use self::arena::{Arena, TailDatom};
-pub(crate) use self::tree::{Entry, TailCursor, TailTree};
+pub(crate) use self::tree::{TailCursor, TailTree};
 
 use crate::datom::{AttrId, Datom};
 use crate::index::key::Index;
