@@ -21,6 +21,8 @@ mod meta;
 mod pack;
 mod packs;
 mod segment;
+#[cfg(feature = "conformance")]
+pub mod simulated;
 mod vfs;
 
 use std::collections::BTreeMap;

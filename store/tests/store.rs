@@ -2,3 +2,7 @@
 
 #[path = "store/backends.rs"]
 mod backends;
+#[path = "store/faults.rs"]
+mod faults;
+#[path = "store/workload.rs"]
+mod workload;
