@@ -1,5 +1,9 @@
 //! Datoms, schema, canonical B-tree indexes, transactor, Datalog and pull: pure and synchronous.
 
 pub mod block;
+pub mod commit;
 pub mod datom;
+pub mod db;
 pub mod index;
+pub mod schema;
+pub mod tx;

@@ -1,0 +1,134 @@
+//! Transactions: from the forms a user writes to resolved datoms, and to the snapshot after them.
+//!
+//! The transactor is pure. It reads the snapshot, and so may need blocks that are not in memory; it
+//! then says which, has done nothing, and is called again. Time is handed in.
+
+mod error;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use datahike_value::{Keyword, Symbol, Value};
+use hashbrown::HashSet;
+
+pub use self::error::TxError;
+use crate::datom::{Datom, EntityId, TxId};
+use crate::db::Db;
+
+/// What a transaction comes down to: enough to apply it again without reading anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedTx {
+    /// Its id.
+    pub tx: TxId,
+    /// The attributes that get a number, in this order, following those the snapshot before has.
+    pub new_attributes: Arc<[Keyword]>,
+    /// In the order in which they happened: the transaction's instant first, a replaced value before
+    /// its replacement.
+    pub datoms: Arc<[Datom]>,
+}
+
+impl ResolvedTx {
+    /// All but the facts that this transaction both states for the first time and takes back, if
+    /// there are any. They are reported and logged, but were never true, and the indexes (in which
+    /// the retraction of a transaction comes before its assertion) would take them to be.
+    pub(crate) fn without_passing_facts(&self) -> Option<Vec<Datom>> {
+        if self.datoms.iter().all(|datom| datom.added) {
+            return None;
+        }
+        let mut stated = HashSet::new();
+        let mut passing = HashSet::new();
+        for datom in self.datoms.iter() {
+            let fact = (datom.e, datom.a, &datom.v);
+            if datom.added {
+                stated.insert(fact);
+            } else if stated.contains(&fact) {
+                passing.insert(fact);
+            }
+        }
+        let lasting = |datom: &&Datom| !passing.contains(&(datom.e, datom.a, &datom.v));
+        (!passing.is_empty()).then(|| self.datoms.iter().filter(lasting).cloned().collect())
+    }
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug)]
+pub struct TxReport {
+    /// The snapshot it was made from.
+    pub db_before: Db,
+    /// The snapshot after it.
+    pub db_after: Db,
+    /// Its id.
+    pub tx: TxId,
+    /// Its instant, milliseconds since the epoch.
+    pub tx_instant: i64,
+    /// Its datoms, in the order in which they happened.
+    pub tx_data: Arc<[Datom]>,
+    /// The attributes that got a number.
+    pub new_attributes: Arc<[Keyword]>,
+    /// What the tempids came to mean; `:db/current-tx` among them.
+    pub tempids: BTreeMap<Value, EntityId>,
+    /// The metadata that was handed in, with the instant.
+    pub tx_meta: Value,
+}
+
+impl TxReport {
+    /// What goes into the log.
+    pub fn resolved(&self) -> ResolvedTx {
+        ResolvedTx {
+            tx: self.tx,
+            new_attributes: Arc::clone(&self.new_attributes),
+            datoms: Arc::clone(&self.tx_data),
+        }
+    }
+}
+
+/// A host predicate, by the symbol under which a schema names it. `None` if there is no such one.
+pub type Predicates = Arc<dyn Fn(&Symbol, &[Value]) -> Option<bool> + Send + Sync>;
+
+/// How far ahead of the clock a supplied instant may be: ten years, in milliseconds.
+pub const MAX_AHEAD_MS: i64 = 3_653 * 86_400_000;
+
+/// What a transaction gets from outside.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct TxOptions {
+    /// The time, milliseconds since the epoch. The transaction's instant is this or one millisecond
+    /// after that of the transaction before, whichever is later.
+    pub now: i64,
+    /// Attributes and values for the transaction's own entity, as a map, or nil.
+    pub meta: Value,
+    /// How many milliseconds after `now` a supplied `:db/txInstant` may be.
+    pub max_ahead: i64,
+    /// The predicates that `:db.attr/preds` and `:db.entity/preds` may name.
+    pub predicates: Option<Predicates>,
+}
+
+impl TxOptions {
+    /// At this time, without metadata.
+    pub fn at(now: i64) -> Self {
+        Self { now, meta: Value::Nil, max_ahead: MAX_AHEAD_MS, predicates: None }
+    }
+
+    /// With this metadata, a map.
+    #[must_use]
+    pub fn with_meta(self, meta: Value) -> Self {
+        Self { meta, ..self }
+    }
+
+    /// With these predicates.
+    #[must_use]
+    pub fn with_predicates(self, predicates: Predicates) -> Self {
+        Self { predicates: Some(predicates), ..self }
+    }
+}
+
+impl fmt::Debug for TxOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TxOptions")
+            .field("now", &self.now)
+            .field("meta", &self.meta)
+            .field("max_ahead", &self.max_ahead)
+            .finish_non_exhaustive()
+    }
+}
