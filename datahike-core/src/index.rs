@@ -5,7 +5,7 @@
 //! but the datoms in it; what came since the last flush is the *tail*, a persistent tree in memory.
 
 mod boundary;
-mod codec;
+pub(crate) mod codec;
 mod cursor;
 mod flush;
 mod iter;

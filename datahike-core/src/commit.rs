@@ -1,0 +1,72 @@
+//! What a writer makes durable, as bytes: log entries, flush records, head records, and the table by
+//! which a transaction happens once.
+//!
+//! A commit is a log [`Entry`]: one or more resolved transactions, and the private notes of the
+//! writer. A flush is a [`FlushRecord`], a block that names the roots of the trees as of one commit.
+//! The [`Head`] record of a branch names the newest flush; the commits after it are in the log.
+
+mod dedup;
+mod entry;
+mod flush_record;
+mod head;
+mod id;
+mod open;
+
+pub use self::dedup::{Dedup, DedupError, Outcome, Remembered, RequestId};
+pub use self::entry::{Entry, Note, TxRecord, public_part};
+pub use self::flush_record::FlushRecord;
+pub use self::head::Head;
+pub use self::id::{CommitId, Position};
+pub use self::open::{OpenError, open, replay};
+
+use crate::index::DecodeError;
+
+/// Why bytes are no commit data.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Not what the format says.
+    #[error("{what} cannot be read: {source}")]
+    Decode {
+        /// What was being read.
+        what: &'static str,
+        /// Where it went wrong.
+        source: DecodeError,
+    },
+    /// Written by a newer version of this program.
+    #[error("{what} has format {found}, this program reads up to {supported}")]
+    Version {
+        /// What was being read.
+        what: &'static str,
+        /// Its first byte.
+        found: u8,
+        /// The newest format known here.
+        supported: u8,
+    },
+    /// Something that cannot be.
+    #[error("{what} is invalid: {reason}")]
+    Invalid {
+        /// What was being read.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The entry continues another commit than the one it was read after.
+    #[error("log entry {seq} does not continue commit {parent}")]
+    Parent {
+        /// Number of the entry.
+        seq: u64,
+        /// The commit before it.
+        parent: CommitId,
+    },
+}
+
+impl CommitError {
+    fn decode(what: &'static str) -> impl Fn(DecodeError) -> Self {
+        move |source| Self::Decode { what, source }
+    }
+
+    fn invalid(what: &'static str, reason: impl ToString) -> Self {
+        Self::Invalid { what, reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,163 @@
+//! The block that names a flushed snapshot.
+//!
+//! It holds what all who have the same datoms and parameters agree on byte by byte, so that a
+//! mirror that writes out its indexes at the same commit makes the same block.
+
+use super::{CommitError, CommitId, Position};
+use crate::block::Address;
+use crate::datom::EntityId;
+use crate::db::{Counters, Db, DbConfig, SchemaFlexibility};
+use crate::index::codec::{Reader, get_value, put_value, put_varint, put_zigzag};
+use crate::index::{DecodeError, Params, Root, Roots};
+use crate::schema::Schema;
+
+const WHAT: &str = "flush record";
+const VERSION: u8 = 1;
+
+const KEEP_HISTORY: u8 = 1;
+const ATTRIBUTE_REFS: u8 = 2;
+const SCHEMA_READ: u8 = 4;
+const INSTANTS_RISE: u8 = 8;
+
+/// A snapshot whose indexes are written out.
+#[derive(Clone, Debug)]
+pub struct FlushRecord {
+    /// The commit as of which they are.
+    pub at: Position,
+    /// The flush record before this one, as of the commit before; `None` for the first.
+    pub previous: Option<Address>,
+    /// What was decided when the database was created.
+    pub config: DbConfig,
+    /// The counters as of the commit.
+    pub counters: Counters,
+    /// The roots of the trees.
+    pub roots: Roots,
+    /// The attributes as of the commit.
+    pub schema: Schema,
+}
+
+impl FlushRecord {
+    /// The record of a database whose tail is empty.
+    pub fn of(db: &Db, at: Position, previous: Option<Address>, roots: Roots) -> Self {
+        Self {
+            at,
+            previous,
+            config: db.config().clone(),
+            counters: db.counters(),
+            roots,
+            schema: db.schema().clone(),
+        }
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        put_varint(&mut out, self.at.seq);
+        out.extend_from_slice(&self.at.commit.0);
+        put_address(&mut out, self.previous.as_ref());
+        let config = &self.config;
+        let mut flags = 0;
+        for (flag, set) in [
+            (KEEP_HISTORY, config.keep_history),
+            (ATTRIBUTE_REFS, config.attribute_refs),
+            (SCHEMA_READ, config.schema_flexibility == SchemaFlexibility::Read),
+            (INSTANTS_RISE, self.counters.instants_rise),
+        ] {
+            flags |= if set { flag } else { 0 };
+        }
+        out.push(flags);
+        put_varint(&mut out, u64::from(config.params.leaf_target));
+        put_varint(&mut out, u64::from(config.params.branch_target));
+        config.params.seed.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        put_varint(&mut out, self.counters.max_entity);
+        put_varint(&mut out, self.counters.max_tx);
+        put_zigzag(&mut out, self.counters.last_instant);
+        for root in self.roots.current.iter().chain(&self.roots.history) {
+            put_address(&mut out, root.as_ref().map(|root| &root.address));
+            if let Some(root) = root {
+                out.push(root.depth);
+                put_varint(&mut out, root.count);
+            }
+        }
+        put_value(&mut out, &self.schema.to_record());
+        out
+    }
+
+    /// From its bytes.
+    ///
+    /// # Errors
+    /// If they are none, or of a newer format.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CommitError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.byte().map_err(CommitError::decode(WHAT))?;
+        if version != VERSION {
+            return Err(CommitError::Version { what: WHAT, found: version, supported: VERSION });
+        }
+        let read = |reader: &mut Reader<'_>| {
+            let at = Position { seq: reader.varint()?, commit: CommitId(reader.array()?) };
+            let previous = get_address(reader)?;
+            let flags = reader.byte()?;
+            let params = Params {
+                leaf_target: get_target(reader)?,
+                branch_target: get_target(reader)?,
+                seed: [
+                    u64::from_le_bytes(reader.array()?),
+                    u64::from_le_bytes(reader.array()?),
+                ],
+            };
+            let counters = Counters {
+                max_entity: reader.varint()? as EntityId,
+                max_tx: reader.varint()?,
+                last_instant: reader.zigzag()?,
+                instants_rise: flags & INSTANTS_RISE != 0,
+            };
+            let mut roots = Roots::default();
+            for root in roots.current.iter_mut().chain(&mut roots.history) {
+                *root = match get_address(reader)? {
+                    Some(address) => {
+                        Some(Root { address, depth: reader.byte()?, count: reader.varint()? })
+                    }
+                    None => None,
+                };
+            }
+            let schema = get_value(reader)?;
+            reader.finish()?;
+            Ok((at, previous, flags, params, counters, roots, schema))
+        };
+        let (at, previous, flags, params, counters, roots, schema) =
+            read(&mut reader).map_err(CommitError::decode(WHAT))?;
+        let flexibility = match flags & SCHEMA_READ {
+            0 => SchemaFlexibility::Write,
+            _ => SchemaFlexibility::Read,
+        };
+        let config = DbConfig::new(flexibility)
+            .with_history(flags & KEEP_HISTORY != 0)
+            .with_attribute_refs(flags & ATTRIBUTE_REFS != 0)
+            .with_params(params);
+        let schema = Schema::from_record(&schema).map_err(|e| CommitError::invalid(WHAT, e))?;
+        Ok(Self { at, previous, config, counters, roots, schema })
+    }
+}
+
+fn put_address(out: &mut Vec<u8>, address: Option<&Address>) {
+    match address {
+        Some(address) => {
+            out.push(1);
+            out.extend_from_slice(&address.0);
+        }
+        None => out.push(0),
+    }
+}
+
+fn get_address(reader: &mut Reader<'_>) -> Result<Option<Address>, DecodeError> {
+    match reader.byte()? {
+        0 => Ok(None),
+        1 => Ok(Some(Address(reader.array()?))),
+        _ => Err(DecodeError::Malformed { what: "an address is neither there nor not" }),
+    }
+}
+
+fn get_target(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    u32::try_from(reader.varint()?)
+        .map_err(|_| DecodeError::Malformed { what: "a block size is absurd" })
+}

@@ -1,0 +1,45 @@
+//! Where long-lived work of a connection runs: a thread of its own natively, the event loop in a
+//! browser.
+
+use std::future::Future;
+
+/// Runs `work` to its end beside the caller.
+///
+/// A writer spends its time waiting for a medium: on a thread of its own it may block there, which
+/// saves a change of threads per commit, and needs no runtime around it.
+///
+/// # Errors
+/// If the system gives no thread.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn spawn(
+    name: &str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || futures::executor::block_on(work))
+        .map(drop)
+}
+
+/// Runs `work` to its end beside the caller.
+///
+/// # Errors
+/// Never; natively the system may give no thread.
+#[cfg(target_family = "wasm")]
+pub(crate) fn spawn(_: &str, work: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    wasm_bindgen_futures::spawn_local(work);
+    Ok(())
+}
+
+/// Milliseconds since 1970-01-01T00:00Z, by the clock of the system.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Milliseconds since 1970-01-01T00:00Z, by the clock of the browser.
+#[cfg(target_family = "wasm")]
+pub(crate) fn now_ms() -> i64 {
+    js_sys::Date::now() as i64
+}
