@@ -45,7 +45,7 @@ macro_rules! named {
 
             /// Whether [`Self::parse`] of [`Self::text`] gives this back.
             pub(crate) fn is_its_text(&self) -> bool {
-                *self.0 == Name::parse(&self.0.text)
+                !self.0.text.starts_with(':') && *self.0 == Name::parse(&self.0.text)
             }
         }
 

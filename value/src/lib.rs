@@ -16,16 +16,16 @@
 //! [`Limits::depth`] levels deep, so none of them can exhaust a stack. Code that builds deeper values
 //! by hand answers for its own stack.
 
+mod bridge;
+pub mod edn;
+mod instant;
 mod keyword;
 mod limits;
+mod macros;
 mod order;
 mod value;
 
-pub mod edn;
-mod instant;
-mod macros;
-mod serde;
-
+pub use crate::bridge::{BridgeError, from_value, to_value};
 pub use crate::keyword::{Keyword, Symbol};
 pub use crate::limits::Limits;
 pub use crate::order::{canonical_f32, canonical_f64, compare_numbers};

@@ -61,9 +61,9 @@ impl Ord for Value {
             (Self::Bytes(a), Self::Bytes(b)) => {
                 a.len().cmp(&b.len()).then_with(|| a.as_ref().cmp(b))
             }
-            (Self::FloatArray(a), Self::FloatArray(b)) => elementwise(a, b, |a, b| {
-                compare_doubles_finely(f64::from(*a), f64::from(*b))
-            }),
+            (Self::FloatArray(a), Self::FloatArray(b)) => {
+                elementwise(a, b, |a, b| compare_doubles_finely(f64::from(*a), f64::from(*b)))
+            }
             (Self::DoubleArray(a), Self::DoubleArray(b)) => {
                 elementwise(a, b, |a, b| compare_doubles_finely(*a, *b))
             }
@@ -216,7 +216,11 @@ fn double(v: &Value) -> Option<f64> {
 
 fn elementwise<T>(a: &[T], b: &[T], mut cmp: impl FnMut(&T, &T) -> Ordering) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| {
-        a.iter().zip(b).map(|(a, b)| cmp(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| cmp(a, b))
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
     })
 }
 

@@ -59,13 +59,13 @@ pub enum Value {
     /// `#doubles [1.0 2.5]`
     DoubleArray(Arc<[f64]>),
     /// `(1 2)`
-    List(Arc<[Value]>),
+    List(Arc<[Self]>),
     /// `[1 2]`
-    Vector(Arc<[Value]>),
+    Vector(Arc<[Self]>),
     /// `{:a 1}`
-    Map(Arc<BTreeMap<Value, Value>>),
+    Map(Arc<BTreeMap<Self, Self>>),
     /// `#{1 2}`
-    Set(Arc<BTreeSet<Value>>),
+    Set(Arc<BTreeSet<Self>>),
     /// `#my/tag …`
     Tagged(Arc<Tagged>),
 }

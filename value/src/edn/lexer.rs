@@ -105,7 +105,9 @@ impl<'a> Lexer<'a> {
             '"' => Token::Str(self.string(limits)?),
             '\\' => Token::Char(self.character()?),
             '#' => self.dispatch(limits)?,
-            '\'' => return Err((unexpected(first, "EDN has no quote, write the form alone"), start)),
+            '\'' => {
+                return Err((unexpected(first, "EDN has no quote, write the form alone"), start));
+            }
             '@' | '^' | '`' | '~' => return Err((unexpected(first, "not part of EDN"), start)),
             _ => Token::Atom(self.atom(limits)?),
         };
@@ -183,7 +185,7 @@ impl<'a> Lexer<'a> {
             let Some(stop) = rest.find(['"', '\\']) else {
                 return Err((ReadErrorKind::UnexpectedEnd { inside: "string" }, start));
             };
-            self.check_len(string.len() + stop, limits)?;
+            self.check_len(string.len() + stop, limits).map_err(|(kind, _)| (kind, start))?;
             string.push_str(&rest[..stop]);
             self.at += stop + 1;
             if rest.as_bytes()[stop] == b'"' {
@@ -313,7 +315,7 @@ pub(super) fn is_readable_symbol(text: &str) -> bool {
         || (matches!(first, Some('+' | '-' | '.')) && second.is_some_and(|c| c.is_ascii_digit()));
     is_readable_keyword(text)
         && !numeric
-        && !text.starts_with(['#', '\''])
+        && !text.starts_with(['#', '\'', '\u{feff}'])
         && !matches!(text, "nil" | "true" | "false")
 }
 

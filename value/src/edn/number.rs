@@ -10,8 +10,7 @@ use crate::value::Value;
 
 /// Reads a token that begins like a number.
 pub(super) fn parse(token: &str, limits: &Limits) -> Result<Value, ReadErrorKind> {
-    let invalid =
-        |reason| ReadErrorKind::InvalidNumber { token: shortened(token), reason };
+    let invalid = |reason| ReadErrorKind::InvalidNumber { token: shortened(token), reason };
     if token.bytes().filter(u8::is_ascii_digit).count() > limits.digits {
         return Err(ReadErrorKind::TooManyDigits { limit: limits.digits });
     }
@@ -25,14 +24,15 @@ pub(super) fn parse(token: &str, limits: &Limits) -> Result<Value, ReadErrorKind
     if whole.is_empty() {
         return Err(invalid("needs a digit"));
     }
-    if suffix.len() > limits.digits {
+    if suffix.len() > limits.digits + 1 {
         return Err(ReadErrorKind::TooManyDigits { limit: limits.digits });
     }
     let leading_zero = whole.len() > 1 && whole.starts_with('0');
     match suffix {
         _ if suffix.starts_with('/') => Err(invalid("ratios are not supported, write a decimal")),
-        _ if whole == "0" && suffix.starts_with(['x', 'X']) => radix(negative, &suffix[1..], 16)
-            .ok_or_else(|| invalid("needs hexadecimal digits")),
+        _ if whole == "0" && suffix.starts_with(['x', 'X']) => {
+            radix(negative, &suffix[1..], 16).ok_or_else(|| invalid("needs hexadecimal digits"))
+        }
         _ if suffix.starts_with(['r', 'R']) => {
             let base = whole.parse().ok().filter(|base| (2..=36).contains(base));
             let base = base.ok_or_else(|| invalid("needs a base from 2 to 36"))?;
@@ -45,8 +45,9 @@ pub(super) fn parse(token: &str, limits: &Limits) -> Result<Value, ReadErrorKind
             digits.parse::<BigInt>().map(Value::from).map_err(|_| invalid("needs digits"))
         }
         _ => match unsigned.strip_suffix('M') {
-            Some(decimal) => big_decimal(negative, decimal, limits)?
-                .ok_or_else(|| invalid("not a decimal")),
+            Some(decimal) => {
+                big_decimal(negative, decimal, limits)?.ok_or_else(|| invalid("not a decimal"))
+            }
             None => double(negative, unsigned).ok_or_else(|| invalid("not a number"))?,
         },
     }
@@ -68,7 +69,8 @@ fn radix(negative: bool, digits: &str, base: u32) -> Option<Value> {
 
 /// `1.5e3` in its parts: digits before and after the point, exponent. `None` if it is not of that shape.
 fn decimal_parts(text: &str) -> Option<(&str, &str, &str)> {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
+    let (mantissa, exponent) =
+        text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
     let exponent_digits = exponent.map(|e| e.strip_prefix(['+', '-']).unwrap_or(e));

@@ -325,8 +325,10 @@ fn qualified(key: &Value, namespace: &str) -> Value {
         Some(_) => None,
     };
     match key {
-        Value::Keyword(k) => of(k.namespace())
-            .map_or_else(|| key.clone(), |ns| Value::Keyword(Keyword::new(ns.as_deref(), k.name()))),
+        Value::Keyword(k) => of(k.namespace()).map_or_else(
+            || key.clone(),
+            |ns| Value::Keyword(Keyword::new(ns.as_deref(), k.name())),
+        ),
         Value::Symbol(s) => of(s.namespace())
             .map_or_else(|| key.clone(), |ns| Value::Symbol(Symbol::new(ns.as_deref(), s.name()))),
         _ => key.clone(),

@@ -85,9 +85,10 @@ impl Tag {
             Self::BigInt => match value {
                 Value::BigInt(_) => Ok(value.clone()),
                 Value::Long(n) => Ok(Value::bigint(*n)),
-                Value::Str(s) if s.len() <= 4096 => {
-                    s.parse().map(|n: num_bigint::BigInt| n.into()).map_err(|_| needs("an integer", value))
-                }
+                Value::Str(s) if s.len() <= 4096 => s
+                    .parse()
+                    .map(|n: num_bigint::BigInt| n.into())
+                    .map_err(|_| needs("an integer", value)),
                 _ => Err(needs("an integer", value)),
             },
             Self::Keyword => {
@@ -99,10 +100,9 @@ impl Tag {
                 Ok(Value::Symbol(Symbol::new(namespace, name)))
             }
             Self::Tagged => match value.as_vector() {
-                Some([Value::Symbol(tag), value]) => Ok(Value::Tagged(Arc::new(Tagged {
-                    tag: tag.clone(),
-                    value: value.clone(),
-                }))),
+                Some([Value::Symbol(tag), value]) => {
+                    Ok(Value::Tagged(Arc::new(Tagged { tag: tag.clone(), value: value.clone() })))
+                }
                 _ => Err("needs a vector of a symbol and a form".into()),
             },
         }

@@ -1,1 +1,0 @@
-//! Values through serde.
