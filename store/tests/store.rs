@@ -2,7 +2,11 @@
 
 #[path = "store/backends.rs"]
 mod backends;
+#[path = "store/damage.rs"]
+mod damage;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/processes.rs"]
+mod processes;
 #[path = "store/workload.rs"]
 mod workload;

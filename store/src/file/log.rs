@@ -345,7 +345,18 @@ impl Log {
         let path = active.path.clone();
         let mut frames = Frames::new(&file, &path, active.salt, active.offset, PEEK_BYTES);
         let mut moved = false;
-        while let Step::Frame(frame, start) = frames.next()? {
+        loop {
+            let (frame, start) = match frames.next()? {
+                Step::Frame(frame, start) => (frame, start),
+                Step::End => break,
+                Step::Torn => {
+                    let revision = self.view.read().state.head.revision;
+                    match frames.settle(revision)? {
+                        Some(finished) => finished,
+                        None => break,
+                    }
+                }
+            };
             let mut view = self.view.write();
             view.state = frame
                 .apply(&view.state)
@@ -465,7 +476,7 @@ fn begin(
     let (salt, ..) = Uuid::new_v4().as_fields();
     let header = Header::encode(number, salt, state);
     let offset = header.len() as u64;
-    let room = offset.next_multiple_of(4096) + ROOM_MIN;
+    let room = first_room(offset);
     let file =
         medium.vfs.create(&temporary).map_err(|error| failed("create", &temporary, error))?;
     let written = medium
@@ -477,6 +488,11 @@ fn begin(
         return Err(error);
     }
     Ok(Active { number, path, file, salt, offset, room })
+}
+
+/// Length of a segment when it gets its name. It never shrinks.
+fn first_room(header_end: u64) -> u64 {
+    header_end.next_multiple_of(4096) + ROOM_MIN
 }
 
 fn write_zeros(
@@ -538,7 +554,14 @@ fn load_segment(
     let mut state = header.state;
     let mut points: Vec<Point> = Vec::new();
     let mut frames = Frames::new(&file, &path, header.salt, header.end, READ_BYTES);
-    while let Step::Frame(frame, start) = frames.next()? {
+    loop {
+        let (frame, start) = match frames.next()? {
+            Step::Frame(frame, start) => (frame, start),
+            Step::End | Step::Torn => match frames.settle(state.head.revision)? {
+                Some(finished) => finished,
+                None => break,
+            },
+        };
         state = frame
             .apply(&state)
             .ok_or_else(|| corrupt(&path, start, "commit does not follow the one before"))?;
@@ -548,6 +571,9 @@ fn load_segment(
     }
     let offset = frames.offset;
     let room = file.len().map_err(|error| failed("measure", &path, error))?;
+    if room < first_room(header.end) {
+        return Err(corrupt(&path, room, "segment is cut short"));
+    }
     let active = Active { number, path, file, salt: header.salt, offset, room };
     Ok(Loaded { active, first, state, points })
 }

@@ -275,6 +275,25 @@ impl<'a> Frames<'a> {
         Ok(Step::Frame(frame, start))
     }
 
+    /// Asks, where no whole frame came next, whether a whole one comes later: then this one was
+    /// acknowledged and is damaged. `None` if not; the frame if a writer finished it meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it is damaged.
+    pub(super) fn settle(&mut self, revision: u64) -> Result<Option<(Frame, u64)>, StoreError> {
+        match inspect_tail(self.file, self.path, self.salt, self.offset, revision) {
+            Ok(_) => Ok(None),
+            Err(damaged @ StoreError::Corrupt { .. }) => {
+                self.buffer.clear();
+                match self.next()? {
+                    Step::Frame(frame, start) => Ok(Some((frame, start))),
+                    Step::End | Step::Torn => Err(damaged),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// `length` bytes at `offset`, `None` where the file ends before.
     fn window(&mut self, offset: u64, length: usize) -> Result<Option<&[u8]>, StoreError> {
         let held = offset
@@ -368,5 +387,50 @@ impl<'a> Fields<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.take(8)?.try_into().ok().map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::{Disk, Vfs};
+
+    /// The log of the golden store, encoded again under its own salt.
+    #[test]
+    fn segments_of_format_1_are_written() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/log");
+        let file = Disk.open(&path).unwrap();
+        let header = Header::read(&*file, &path).unwrap();
+        let mut bytes = Header::encode(header.number, header.salt, &header.state);
+        assert_eq!(bytes.len() as u64, header.end);
+        for n in 0..6u64 {
+            let entry = |n: u64| Bytes::from(format!("entry {n}"));
+            let frame = Frame {
+                exists: true,
+                revision: n + 1,
+                log_start: 0,
+                first: 2 * n,
+                record: n.is_multiple_of(2).then(|| Bytes::from(format!("record {n}"))),
+                entries: vec![entry(2 * n), entry(2 * n + 1)],
+            };
+            bytes.extend_from_slice(&frame.encode(header.salt));
+        }
+        assert_eq!(bytes, std::fs::read(&path).unwrap());
+    }
+
+    #[test]
+    fn a_frame_inside_an_entry_is_no_frame() {
+        let inner = Frame {
+            exists: true,
+            revision: 9,
+            log_start: 0,
+            first: 0,
+            record: None,
+            entries: Vec::new(),
+        };
+        // Whoever writes entries does not know the salt of the segment they end up in.
+        let guessed = inner.encode(1);
+        assert!(is_frame(&guessed, 1, 0));
+        assert!(!is_frame(&guessed, 2, 0));
     }
 }

@@ -53,13 +53,17 @@ struct State {
     files: Vec<Contents>,
     names: BTreeMap<PathBuf, Node>,
     durable_names: BTreeMap<PathBuf, Node>,
-    pending_names: Vec<(PathBuf, Vec<(PathBuf, Option<Node>)>)>,
+    /// By folder, in the order in which they were made.
+    pending_names: Vec<(PathBuf, Vec<Naming>)>,
     locks: BTreeSet<PathBuf>,
     operations: u64,
     fault: Option<(u64, Fault)>,
     stopped: bool,
     lie: Option<Lie>,
 }
+
+/// A name that comes to mean something else, or nothing.
+type Naming = (PathBuf, Option<Node>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {
@@ -255,7 +259,7 @@ impl State {
         }
     }
 
-    fn name(&mut self, dir: &Path, changes: Vec<(PathBuf, Option<Node>)>) {
+    fn name(&mut self, dir: &Path, changes: Vec<Naming>) {
         for (path, node) in &changes {
             set(&mut self.names, path, *node);
         }
