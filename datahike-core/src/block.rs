@@ -32,8 +32,18 @@ impl fmt::Debug for Address {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} block(s) not in memory, the first is {}", .addresses.len(), .addresses[0])]
 pub struct Missing {
-    /// In no order, without duplicates.
+    /// In no particular order, without duplicates.
     pub addresses: Vec<Address>,
+}
+
+impl Missing {
+    /// These addresses, each once. There must be one at least.
+    pub fn of(addresses: impl IntoIterator<Item = Address>) -> Self {
+        let mut addresses: Vec<Address> = addresses.into_iter().collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Self { addresses }
+    }
 }
 
 /// Where the engine finds blocks. Implementations answer from memory (or from a file that can be

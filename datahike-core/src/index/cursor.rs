@@ -164,6 +164,6 @@ impl Cursor {
             let siblings = siblings.into_iter().take(READ_AHEAD - 1).map(|i| branch.addresses[i]);
             addresses.extend(siblings.filter(|a| self.source.node(a).is_none()));
         }
-        Missing { addresses }
+        Missing::of(addresses)
     }
 }

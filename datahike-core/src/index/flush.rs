@@ -45,7 +45,7 @@ impl Indexes {
             }
         }
         if !missing.is_empty() {
-            return Err(Missing { addresses: missing });
+            return Err(Missing::of(missing));
         }
         let indexes = Self::open(self.params, self.keep_history, roots, Arc::clone(&self.source));
         Ok(Flushed { indexes, roots, blocks: out.blocks, bases: out.bases })
@@ -125,6 +125,11 @@ pub(crate) fn update(
         if level >= tree.depth() && made.added.len() <= 1 {
             break;
         }
+        // Above the old root nothing is there yet that could have stayed.
+        let changes = match level < tree.depth() {
+            true => changes,
+            false => made.added.into_iter().map(|(key, child)| (key, Some(child))).collect(),
+        };
         let edits: Vec<Edit<'_>> = changes
             .iter()
             .map(|(key, child)| Edit { row: key.into(), put: child.is_some(), child: *child })

@@ -175,8 +175,8 @@ impl Iter {
                 }
                 continue;
             };
-            let ended_silently = later
-                .is_some_and(|later| later.forgets && later.same_fact(&earlier));
+            let ended_silently = earlier.datom.added
+                && later.is_some_and(|later| later.forgets && later.same_fact(&earlier));
             if !(earlier.is_forgotten() || ended_silently) {
                 return Ok(Some(earlier.datom));
             }

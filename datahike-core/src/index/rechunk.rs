@@ -71,7 +71,7 @@ impl Tree<'_> {
         if let Some(root) = self.root {
             self.collect_missing(root.address, edits, &mut missing);
         }
-        if missing.is_empty() { Ok(()) } else { Err(Missing { addresses: missing }) }
+        if missing.is_empty() { Ok(()) } else { Err(Missing::of(missing)) }
     }
 
     fn collect_missing(&self, address: Address, mut edits: &[Edit<'_>], into: &mut Vec<Address>) {

@@ -1,0 +1,230 @@
+//! The indexes against a model that is obvious by reading: a list of events.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+
+use datahike_core::block::{Address, BlockSource, Missing};
+use datahike_core::datom::{AttrId, Datom};
+use datahike_core::index::{
+    AttrTraits, DatomRef, Flushed, Index, Indexes, Node, Params, Prefix, Range,
+};
+use datahike_value::Value;
+use proptest::prelude::*;
+
+/// All blocks as bytes, some of them decoded. What is not must be asked for.
+#[derive(Debug, Default)]
+struct Shelf {
+    bytes: Mutex<HashMap<Address, Vec<u8>>>,
+    decoded: Mutex<HashMap<Address, Arc<Node>>>,
+}
+
+impl Shelf {
+    fn store(&self, flushed: &Flushed) {
+        let mut bytes = self.bytes.lock().unwrap();
+        for (address, block) in &flushed.blocks {
+            assert_eq!(*address, Address::of(block));
+            bytes.insert(*address, block.clone());
+        }
+    }
+
+    /// Forgets about one in three decoded blocks.
+    fn forget(&self, seed: u8) {
+        self.decoded.lock().unwrap().retain(|address, _| address.0[0].wrapping_add(seed) % 3 != 0);
+    }
+
+    fn fetch(&self, missing: &Missing) {
+        let (bytes, mut decoded) = (self.bytes.lock().unwrap(), self.decoded.lock().unwrap());
+        assert!(!missing.addresses.is_empty());
+        for address in &missing.addresses {
+            let node = Node::decode(&bytes[address]).unwrap();
+            let before = decoded.insert(*address, Arc::new(node));
+            assert!(before.is_none(), "asked for a block that is there");
+        }
+    }
+
+    /// Runs until nothing is missing.
+    fn settle<T>(&self, mut run: impl FnMut() -> Result<T, Missing>) -> T {
+        loop {
+            match run() {
+                Ok(done) => return done,
+                Err(missing) => self.fetch(&missing),
+            }
+        }
+    }
+}
+
+impl BlockSource for Shelf {
+    fn node(&self, address: &Address) -> Option<Arc<Node>> {
+        self.decoded.lock().unwrap().get(address).cloned()
+    }
+}
+
+/// Attribute 3 is not in AVET; `forgets` are `:db/noHistory`.
+struct Traits {
+    forgets: Option<u32>,
+}
+
+impl AttrTraits for Traits {
+    fn avet(&self, a: AttrId) -> bool {
+        a.0 != 3
+    }
+
+    fn history(&self, a: AttrId) -> bool {
+        self.forgets != Some(a.0)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Transact { facts: Vec<(u64, u32, Value, bool)>, forgets: Option<u32> },
+    Flush,
+    Forget(u8),
+    Read { index: Index, from: Prefix, to: Prefix, exclusive: bool },
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => (-3_i64..12).prop_map(Value::from),
+        2 => (0_i64..4).prop_map(|n| Value::from(n as f64 / 4.0)),
+        3 => "[ab]{0,3}".prop_map(Value::from),
+        1 => (0_usize..12).prop_map(|n| Value::from("long".repeat(n * 16))),
+        1 => any::<bool>().prop_map(Value::from),
+        1 => "[a-c]/[ab]".prop_map(|s| Value::keyword(&s)),
+        1 => Just(Value::Nil),
+    ]
+}
+
+fn prefix() -> impl Strategy<Value = Prefix> {
+    let e = proptest::option::of(0_u64..30);
+    let a = proptest::option::of((0_u32..5).prop_map(AttrId));
+    (e, a, proptest::option::of(value()))
+        .prop_map(|(e, a, v)| Prefix { e, a, v, ..Prefix::default() })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let fact = (1_u64..30, 0_u32..5, value(), prop::bool::weighted(0.65));
+    let index = prop_oneof![Just(Index::Eavt), Just(Index::Aevt), Just(Index::Avet)];
+    prop_oneof![
+        6 => (prop::collection::vec(fact, 1..40), proptest::option::of(0_u32..5))
+            .prop_map(|(facts, forgets)| Step::Transact { facts, forgets }),
+        2 => Just(Step::Flush),
+        2 => any::<u8>().prop_map(Step::Forget),
+        3 => (index, prefix(), prefix(), any::<bool>())
+            .prop_map(|(index, from, to, exclusive)| Step::Read { index, from, to, exclusive }),
+    ]
+}
+
+/// Every event with whether the past that it ends is kept.
+#[derive(Default)]
+struct Model {
+    chains: BTreeMap<(u64, u32, Value), Vec<(u64, bool, bool)>>,
+}
+
+impl Model {
+    fn add(&mut self, datoms: &[Datom], forgets: Option<u32>) {
+        for d in datoms {
+            let chain = self.chains.entry((d.e, d.a.0, d.v.clone())).or_default();
+            chain.push((d.tx, d.added, forgets != Some(d.a.0)));
+            chain.sort_unstable();
+        }
+    }
+
+    fn datoms(&self, index: Index, past: bool) -> Vec<Datom> {
+        let mut all = Vec::new();
+        for ((e, a, v), chain) in &self.chains {
+            for (at, (tx, added, keep)) in chain.iter().enumerate() {
+                let next = chain.get(at + 1);
+                let shown = match (past, added) {
+                    (false, _) => *added && next.is_none(),
+                    (true, true) => next.is_none_or(|(_, _, keep)| *keep),
+                    (true, false) => *keep,
+                };
+                if shown && (index != Index::Avet || *a != 3) {
+                    let (v, added) = (v.clone(), *added);
+                    all.push(Datom { e: *e, a: AttrId(*a), v, tx: *tx, added });
+                }
+            }
+        }
+        all.sort_by(|a, b| DatomRef::from(a).cmp_in(&b.into(), index));
+        all
+    }
+}
+
+fn read(shelf: &Shelf, indexes: &Indexes, range: &Range, past: bool) -> Vec<Datom> {
+    let collect = |reverse: bool| {
+        shelf.settle(|| {
+            let iter = match (past, reverse) {
+                (false, false) => indexes.current(range),
+                (false, true) => indexes.current_rev(range),
+                (true, false) => indexes.history(range),
+                (true, true) => indexes.history_rev(range),
+            };
+            iter.collect::<Result<Vec<Datom>, Missing>>()
+        })
+    };
+    let (forward, mut reverse) = (collect(false), collect(true));
+    reverse.reverse();
+    assert_eq!(forward, reverse, "in reverse {range:?}");
+    forward
+}
+
+fn cases(default: u32) -> ProptestConfig {
+    let cases = std::env::var("INDEX_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    ProptestConfig { cases, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    #[test]
+    fn behave_like_a_list_of_events(
+        steps in prop::collection::vec(step(), 1..24),
+        leaf_target in 4_u32..20,
+        seed in any::<u64>(),
+    ) {
+        let params = Params { leaf_target, branch_target: 4, seed: [seed, 7] };
+        let shelf = Arc::new(Shelf::default());
+        let mut indexes = Indexes::open(params, true, Default::default(), shelf.clone());
+        let mut model = Model::default();
+        let mut unflushed = Indexes::empty(params, true);
+        let mut tx = 100;
+        for step in steps.into_iter().chain([Step::Flush]) {
+            match step {
+                Step::Transact { facts, forgets } => {
+                    tx += 1;
+                    let datoms: BTreeSet<Datom> = facts
+                        .into_iter()
+                        .map(|(e, a, v, added)| Datom { e, a: AttrId(a), v, tx, added })
+                        .collect();
+                    let datoms: Vec<Datom> = datoms.into_iter().collect();
+                    model.add(&datoms, forgets);
+                    indexes = indexes.apply(&datoms, &Traits { forgets });
+                    unflushed.extend(&datoms, &Traits { forgets });
+                }
+                Step::Flush => {
+                    let flushed = shelf.settle(|| indexes.flush());
+                    shelf.store(&flushed);
+                    prop_assert_eq!(flushed.roots, unflushed.flush().unwrap().roots);
+                    indexes = flushed.indexes;
+                }
+                Step::Forget(seed) => shelf.forget(seed),
+                Step::Read { index, from, to, exclusive } => {
+                    let bound = if exclusive { Bound::Excluded } else { Bound::Included };
+                    let range = Range { index, lower: bound(from), upper: bound(to) };
+                    for past in [false, true] {
+                        let mut expected = model.datoms(index, past);
+                        expected.retain(|d| range.contains(&d.into()));
+                        prop_assert_eq!(read(&shelf, &indexes, &range, past), expected);
+                    }
+                }
+            }
+        }
+        for index in Index::ALL {
+            for past in [false, true] {
+                let all = read(&shelf, &indexes, &Range::all(index), past);
+                prop_assert_eq!(all, model.datoms(index, past));
+            }
+        }
+    }
+}
