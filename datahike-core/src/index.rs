@@ -7,6 +7,7 @@
 mod boundary;
 pub(crate) mod codec;
 mod cursor;
+mod estimate;
 mod flush;
 mod iter;
 mod key;
@@ -14,6 +15,7 @@ mod leaf;
 mod memory;
 mod node;
 mod rechunk;
+mod scan;
 mod tail;
 
 use std::sync::Arc;
@@ -28,8 +30,10 @@ pub use self::key::{DatomRef, Index, Prefix, Range, ValueRef};
 pub use self::leaf::Leaf;
 pub use self::memory::MemoryBlocks;
 pub use self::node::{Branch, Node};
+pub use self::scan::{Scan, Slice};
 pub use self::tail::AttrTraits;
 
+use self::scan::MergedLeaves;
 use self::tail::Tail;
 
 /// What decides where blocks end. Part of a database's configuration: trees with other parameters
@@ -79,6 +83,7 @@ pub struct Indexes {
     roots: Roots,
     source: Arc<dyn BlockSource>,
     tail: Tail,
+    merged: Arc<MergedLeaves>,
 }
 
 /// Has no block.
@@ -104,7 +109,7 @@ impl Indexes {
         roots: Roots,
         source: Arc<dyn BlockSource>,
     ) -> Self {
-        Self { params, keep_history, roots, source, tail: Tail::default() }
+        Self { params, keep_history, roots, source, tail: Tail::default(), merged: Arc::default() }
     }
 
     /// A new snapshot with these resolved datoms on top: retractions are explicit, and the events of
@@ -118,7 +123,11 @@ impl Indexes {
 
     /// The same in place: cheaper where nobody holds the snapshot before.
     pub fn extend(&mut self, datoms: &[Datom], traits: &dyn AttrTraits) {
+        let before = self.tail.arena.clone();
         self.tail.extend(datoms, self.keep_history, traits);
+        if !before.same_line(&self.tail.arena) {
+            self.merged = Arc::default();
+        }
     }
 
     /// What is asserted now within `range`, in index order.
@@ -141,12 +150,14 @@ impl Indexes {
         Iter::new(self, range, true, true)
     }
 
-    /// About how many datoms are within `range`: for planning, from what is in memory. Never faults.
-    pub fn estimate(&self, range: &Range) -> usize {
-        let (tree, arena) = (&self.tail.trees[range.index.number()], &self.tail.arena);
-        let low = tree.rank(arena, |d| range.starts_by(&(&d.datom).into()));
-        let high = tree.rank(arena, |d| !range.reaches(&(&d.datom).into()));
-        high.saturating_sub(low)
+    /// The current view of `range` by column, leaf by leaf; names all missing blocks at once.
+    pub fn scan(&self, range: &Range) -> Scan {
+        Scan::current(self, range)
+    }
+
+    /// The same of everything that is or was asserted, and every retraction.
+    pub fn scan_history(&self, range: &Range) -> Scan {
+        Scan::history(self, range)
     }
 
     /// How many datoms wait in the tail.

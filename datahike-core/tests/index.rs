@@ -163,9 +163,20 @@ fn read(shelf: &Shelf, indexes: &Indexes, range: &Range, past: bool) -> Vec<Dato
             iter.collect::<Result<Vec<Datom>, Missing>>()
         })
     };
+    let by_column = shelf.settle(|| {
+        let scan = if past { indexes.scan_history(range) } else { indexes.scan(range) };
+        let mut all = Vec::new();
+        for slice in scan {
+            let slice = slice?;
+            assert!(!slice.rows.is_empty());
+            all.extend(slice.iter().map(|row| row.to_datom()));
+        }
+        Ok(all)
+    });
     let (forward, mut reverse) = (collect(false), collect(true));
     reverse.reverse();
     assert_eq!(forward, reverse, "in reverse {range:?}");
+    assert_eq!(forward, by_column, "by column {range:?}");
     forward
 }
 

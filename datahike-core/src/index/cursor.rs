@@ -1,8 +1,10 @@
 //! Walking a stretch of one tree from one end, loading leaves as it comes to them.
 
+use std::ops;
 use std::sync::Arc;
 
 use crate::block::{Address, BlockSource, Missing};
+use crate::datom::Datom;
 use crate::index::Root;
 use crate::index::key::{DatomRef, Range};
 use crate::index::leaf::Leaf;
@@ -10,6 +12,9 @@ use crate::index::node::{Branch, Node};
 
 /// How many of the leaves that come next a fault names.
 const READ_AHEAD: usize = 8;
+
+/// How many blocks a scan asks for at once.
+const MOST_AT_ONCE: usize = 4096;
 
 /// Walks the rows of a tree that lie in a range, forward or in reverse. A fault leaves it where it
 /// was, so that the walk goes on once the block is there.
@@ -34,10 +39,29 @@ enum At {
     Start,
     /// Rows `low..high` of this leaf are left; `last` if the range ends in it.
     Leaf { leaf: Arc<Leaf>, low: usize, high: usize, last: bool },
+    /// The leaf was given out whole.
+    Taken,
     End,
 }
 
+/// A stretch of a leaf, and which keys the leaf is in charge of.
+#[derive(Clone, Debug)]
+pub(crate) struct LeafSlice {
+    pub(crate) leaf: Arc<Leaf>,
+    pub(crate) rows: ops::Range<usize>,
+    pub(crate) address: Address,
+    /// The leaf is in charge of the keys after this one.
+    pub(crate) after: Option<Datom>,
+    /// And up to its last row, or of all keys if it is the last of the tree.
+    pub(crate) is_last: bool,
+}
+
 impl Step {
+    fn is_last(&self) -> bool {
+        self.child + 1 >= self.node.children().len()
+    }
+
+
     fn branch(&self) -> Option<&Branch> {
         match &*self.node {
             Node::Branch(branch) => Some(branch),
@@ -67,7 +91,7 @@ impl Cursor {
                 At::Leaf { low, high, .. } if low < high => return Ok(()),
                 At::End => return Ok(()),
                 At::Leaf { last: true, .. } => self.at = At::End,
-                At::Leaf { .. } => self.next_leaf()?,
+                At::Leaf { .. } | At::Taken => self.next_leaf()?,
                 At::Start => {
                     let Some(root) = self.root else { return Ok(()) };
                     self.descend(Vec::new(), root.address, true)?;
@@ -95,6 +119,77 @@ impl Cursor {
                 *low += 1;
             }
         }
+    }
+
+    /// The rest of the next leaf that has rows in the range, or that edits between its rows and those
+    /// of the leaf before could fall to.
+    pub(crate) fn next_slice(&mut self) -> Result<Option<LeafSlice>, Missing> {
+        loop {
+            match std::mem::replace(&mut self.at, At::End) {
+                At::End => return Ok(None),
+                At::Start => {
+                    self.at = At::Start;
+                    let Some(root) = self.root else { return Ok(None) };
+                    self.descend(Vec::new(), root.address, true)?;
+                }
+                At::Taken => {
+                    self.at = At::Taken;
+                    self.next_leaf()?;
+                }
+                At::Leaf { leaf, low, high, last } => {
+                    let slice = LeafSlice {
+                        leaf,
+                        rows: low..high,
+                        address: self.leaf_address(),
+                        after: self.key_before(),
+                        is_last: self.path.iter().all(Step::is_last),
+                    };
+                    self.at = if last { At::End } else { At::Taken };
+                    return Ok(Some(slice));
+                }
+            }
+        }
+    }
+
+    /// Checks that all blocks of the range can be read.
+    ///
+    /// # Errors
+    /// All of those of the highest level that lacks any.
+    pub(crate) fn require_all(&self) -> Result<(), Missing> {
+        let Some(root) = self.root else { return Ok(()) };
+        let mut level = vec![root.address];
+        while !level.is_empty() {
+            let mut below = Vec::new();
+            let mut missing = Vec::new();
+            for address in &level {
+                let Some(node) = self.source.node(address) else {
+                    missing.push(*address);
+                    continue;
+                };
+                let Node::Branch(branch) = &*node else { continue };
+                let end = branch.addresses.len().saturating_sub(1);
+                let low = branch.keys.partition(|last| self.range.starts_by(last)).min(end);
+                let high = branch.keys.partition(|last| !self.range.reaches(last)).min(end);
+                below.extend(branch.addresses.get(low..=high).unwrap_or_default());
+            }
+            if !missing.is_empty() {
+                missing.truncate(MOST_AT_ONCE);
+                return Err(Missing::of(missing));
+            }
+            level = below;
+        }
+        Ok(())
+    }
+
+    fn leaf_address(&self) -> Address {
+        let step = self.path.last().and_then(|step| step.branch()?.addresses.get(step.child));
+        step.copied().or(self.root.map(|root| root.address)).unwrap_or(Address([0; 32]))
+    }
+
+    /// The last key before the leaf that the path leads to.
+    fn key_before(&self) -> Option<Datom> {
+        let step = self.path.iter().rev().find(|step| step.child > 0)?;
+        Some(step.branch()?.keys.row(step.child - 1).to_datom())
     }
 
     fn next_leaf(&mut self) -> Result<(), Missing> {

@@ -55,8 +55,7 @@ impl Iter {
         let number = range.index.number();
         let tree = &indexes.tail.trees[number];
         let arena = indexes.tail.arena.clone();
-        let low = tree.rank(&arena, |d| range.starts_by(&(&d.datom).into()));
-        let high = tree.rank(&arena, |d| !range.reaches(&(&d.datom).into()));
+        let ranks = indexes.tail.ranks(range);
         let shared = Arc::new(range.clone());
         let cursor = |root| {
             Cursor::new(Arc::clone(&indexes.source), root, Arc::clone(&shared), reverse)
@@ -65,7 +64,7 @@ impl Iter {
             index: range.index,
             reverse,
             base: cursor(indexes.roots.current[number]),
-            tail: tree.cursor(low, high),
+            tail: tree.cursor(ranks.start, ranks.end),
             arena,
             past: with_past
                 .then(|| Past { base: cursor(indexes.roots.history[number]), beside: None }),

@@ -7,8 +7,10 @@ mod tree;
 pub(crate) use self::arena::{Arena, TailDatom};
 pub(crate) use self::tree::{TailCursor, TailTree};
 
+use std::ops;
+
 use crate::datom::{AttrId, Datom};
-use crate::index::key::Index;
+use crate::index::key::{Index, Range};
 
 /// What the indexes need to know of attributes when datoms are added.
 pub trait AttrTraits {
@@ -41,6 +43,14 @@ impl Tail {
             let ids = ids.filter(|(_, avet)| index != Index::Avet || **avet).map(|(id, _)| id);
             self.trees[index.number()].extend(&self.arena, index, ids);
         }
+    }
+
+    /// Which entries of an index lie in a range, by rank.
+    pub(crate) fn ranks(&self, range: &Range) -> ops::Range<usize> {
+        let tree = &self.trees[range.index.number()];
+        let low = tree.rank(&self.arena, |d| range.starts_by(&(&d.datom).into()));
+        let high = tree.rank(&self.arena, |d| !range.reaches(&(&d.datom).into()));
+        low..high.max(low)
     }
 
     /// Adds datoms to AVET alone: those of an attribute that has just become indexed.

@@ -45,6 +45,11 @@ impl Arena {
         self.len
     }
 
+    /// Whether both belong to one line of snapshots, in which each continues the one before.
+    pub(crate) fn same_line(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.line, &other.line)
+    }
+
     /// Appends; the id is the length before.
     pub(crate) fn push(&mut self, datom: TailDatom) {
         let (chunk, slot, capacity) = locate(self.len);

@@ -1,0 +1,266 @@
+//! Reading a range leaf by leaf, for engines that work on columns.
+
+use std::collections::HashMap;
+use std::ops;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::block::{Address, Missing};
+use crate::datom::Datom;
+use crate::index::Indexes;
+use crate::index::cursor::{Cursor, LeafSlice};
+use crate::index::iter::Iter;
+use crate::index::key::{DatomRef, Index, Range};
+use crate::index::leaf::Leaf;
+use crate::index::tail::TailCursor;
+
+/// Rows of a leaf, all of them in the range that was asked for.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// A leaf of the tree, or one made of leaf and tail.
+    pub leaf: Arc<Leaf>,
+    /// Which rows.
+    pub rows: ops::Range<usize>,
+}
+
+impl Slice {
+    /// The rows.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = DatomRef<'_>> + ExactSizeIterator {
+        self.rows.clone().map(|row| self.leaf.row(row))
+    }
+}
+
+/// How many rows a leaf made for a scan has at most.
+const ROWS: usize = 1024;
+
+/// Up to here a stretch is merged by itself, without its leaf.
+const FEW: usize = 64;
+
+/// A leaf with more waiting edits than this is merged piece by piece and not kept.
+const MANY: usize = 2048;
+
+/// Merged leaves that are kept per line of snapshots.
+const KEPT: usize = 256;
+
+/// Leaves with their waiting edits merged, for a line of snapshots in which edits are only added:
+/// there the number of waiting edits says which.
+#[derive(Debug, Default)]
+pub(crate) struct MergedLeaves {
+    leaves: Mutex<HashMap<(Index, Address), (usize, Arc<Leaf>)>>,
+}
+
+impl MergedLeaves {
+    fn get(&self, key: (Index, Address), waiting: usize) -> Option<Arc<Leaf>> {
+        let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        leaves.get(&key).filter(|(of, _)| *of == waiting).map(|(_, leaf)| Arc::clone(leaf))
+    }
+
+    fn keep(&self, key: (Index, Address), waiting: usize, leaf: Arc<Leaf>) {
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        if leaves.len() >= KEPT && !leaves.contains_key(&key) {
+            leaves.clear();
+        }
+        leaves.insert(key, (waiting, leaf));
+    }
+}
+
+/// Slices of a range in index order, never empty. The first fault names every block that the range
+/// lacks; after it the same call may be repeated.
+#[derive(Debug)]
+pub struct Scan(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Current(Box<Current>),
+    Past(Box<Iter>),
+}
+
+#[derive(Debug)]
+struct Current {
+    indexes: Indexes,
+    range: Range,
+    base: Cursor,
+    prepared: bool,
+    /// Entries of the tail that are in the range and not yet given out, by rank.
+    ranks: ops::Range<usize>,
+    merging: Option<Merge>,
+}
+
+impl Scan {
+    pub(crate) fn current(indexes: &Indexes, range: &Range) -> Self {
+        let root = indexes.roots.current[range.index.number()];
+        let base =
+            Cursor::new(Arc::clone(&indexes.source), root, Arc::new(range.clone()), false);
+        let ranks = indexes.tail.ranks(range);
+        Self(Kind::Current(Box::new(Current {
+            indexes: indexes.clone(),
+            range: range.clone(),
+            base,
+            prepared: false,
+            ranks,
+            merging: None,
+        })))
+    }
+
+    pub(crate) fn history(indexes: &Indexes, range: &Range) -> Self {
+        Self(Kind::Past(Box::new(indexes.history(range))))
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<Slice, Missing>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Kind::Current(current) => current.next().transpose(),
+            Kind::Past(iter) => {
+                let datoms: Result<Vec<Datom>, Missing> = iter.take(ROWS).collect();
+                match datoms {
+                    Err(missing) => Some(Err(missing)),
+                    Ok(datoms) if datoms.is_empty() => None,
+                    Ok(datoms) => {
+                        let rows: Vec<DatomRef<'_>> = datoms.iter().map(Into::into).collect();
+                        Some(Ok(whole(Leaf::from_rows(&rows))))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn whole(leaf: Leaf) -> Slice {
+    Slice { rows: 0..leaf.len(), leaf: Arc::new(leaf) }
+}
+
+impl Current {
+    fn next(&mut self) -> Result<Option<Slice>, Missing> {
+        if !self.prepared {
+            self.base.require_all()?;
+            self.prepared = true;
+        }
+        loop {
+            if let Some(merge) = &mut self.merging {
+                let leaf = merge.take(&self.indexes, self.range.index, ROWS);
+                if !leaf.is_empty() {
+                    return Ok(Some(whole(leaf)));
+                }
+                self.merging = None;
+            }
+            let Some(slice) = self.base.next_slice()? else {
+                if self.ranks.is_empty() {
+                    return Ok(None);
+                }
+                let ranks = std::mem::replace(&mut self.ranks, 0..0);
+                self.merging = Some(Merge::new(&self.indexes, self.range.index, None, ranks));
+                continue;
+            };
+            if let Some(slice) = self.with_tail(slice) {
+                return Ok(Some(slice));
+            }
+        }
+    }
+
+    /// A stretch of a leaf with what the tail says about it; `None` if nothing is left of it or it is
+    /// to be merged piece by piece.
+    fn with_tail(&mut self, slice: LeafSlice) -> Option<Slice> {
+        let LeafSlice { leaf, rows, address, .. } = &slice;
+        let index = self.range.index;
+        let (tail, number) = (&self.indexes.tail, index.number());
+        let past = |row: &DatomRef<'_>| {
+            tail.trees[number].rank(&tail.arena, |d| {
+                DatomRef::from(&d.datom).cmp_fact(row, index).is_gt()
+            })
+        };
+        // A leaf owns the keys after the leaf before it; the last one all that follow.
+        let end = match leaf.len().checked_sub(1) {
+            Some(last) if !slice.is_last => past(&leaf.row(last)),
+            _ => tail.trees[number].len(),
+        };
+        let ranks = self.ranks.start..end.clamp(self.ranks.start, self.ranks.end);
+        self.ranks.start = ranks.end;
+        if ranks.is_empty() {
+            return (!rows.is_empty())
+                .then(|| Slice { leaf: Arc::clone(leaf), rows: rows.clone() });
+        }
+        let waiting = slice.after.as_ref().map_or(0, |key| past(&key.into()))..end;
+        let few = rows.len() + ranks.len() <= FEW;
+        if few || waiting.len() > MANY {
+            let part = Some((Arc::clone(leaf), rows.clone()));
+            self.merging = Some(Merge::new(&self.indexes, index, part, ranks));
+            return None;
+        }
+        let key = (index, *address);
+        let merged = self.indexes.merged.get(key, waiting.len()).unwrap_or_else(|| {
+            let count = waiting.len();
+            let part = Some((Arc::clone(leaf), 0..leaf.len()));
+            let mut merge = Merge::new(&self.indexes, index, part, waiting);
+            let merged = Arc::new(merge.take(&self.indexes, index, usize::MAX));
+            self.indexes.merged.keep(key, count, Arc::clone(&merged));
+            merged
+        });
+        let low = merged.partition(|row| self.range.starts_by(row));
+        let high = merged.partition(|row| !self.range.reaches(row));
+        (low < high).then(|| Slice { leaf: merged, rows: low..high })
+    }
+}
+
+/// Rows of a leaf with entries of the tail laid over them, on the way.
+#[derive(Debug)]
+struct Merge {
+    leaf: Option<Arc<Leaf>>,
+    rows: ops::Range<usize>,
+    tail: TailCursor,
+}
+
+impl Merge {
+    fn new(
+        indexes: &Indexes,
+        index: Index,
+        part: Option<(Arc<Leaf>, ops::Range<usize>)>,
+        ranks: ops::Range<usize>,
+    ) -> Self {
+        let tail = indexes.tail.trees[index.number()].cursor(ranks.start, ranks.end);
+        let (leaf, rows) = part.map_or((None, 0..0), |(leaf, rows)| (Some(leaf), rows));
+        Self { leaf, rows, tail }
+    }
+
+    /// The next rows, at most `limit`.
+    fn take(&mut self, indexes: &Indexes, index: Index, limit: usize) -> Leaf {
+        let arena = &indexes.tail.arena;
+        let leaf = self.leaf.clone().unwrap_or_default();
+        let mut out: Vec<DatomRef<'_>> = Vec::with_capacity(limit.min(self.rows.len() + self.tail.len()));
+        while out.len() < limit {
+            let base = (self.rows.start < self.rows.end).then(|| leaf.row(self.rows.start));
+            let Some(entry) = self.tail.first() else {
+                let Some(base) = base else { break };
+                self.rows.start += 1;
+                out.push(base);
+                continue;
+            };
+            let mut event = arena.row(entry.id);
+            if let Some(base) = base {
+                let order = base.cmp_fact(&event, index);
+                if order.is_le() {
+                    self.rows.start += 1;
+                }
+                if order.is_lt() {
+                    out.push(base);
+                    continue;
+                }
+            }
+            // The last event of the fact decides.
+            self.tail.pop_first();
+            while let Some(next) = self.tail.first() {
+                let next = arena.row(next.id);
+                if next.cmp_fact(&event, index).is_ne() {
+                    break;
+                }
+                event = next;
+                self.tail.pop_first();
+            }
+            if event.added {
+                out.push(event);
+            }
+        }
+        Leaf::from_rows(&out)
+    }
+}
