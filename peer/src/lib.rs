@@ -9,6 +9,7 @@
 //! [`guide`] shows how to write a layer.
 
 pub mod frame;
+pub mod pubsub;
 pub mod rt;
 pub mod serializer;
 pub mod session;
