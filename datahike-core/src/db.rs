@@ -125,6 +125,8 @@ impl Counters {
         {
             self.instants_rise &= self.max_tx == TX0 || instant > self.last_instant;
             self.last_instant = instant;
+        } else if datom.a == system::TX_INSTANT {
+            self.instants_rise = false;
         }
     }
 

@@ -4,6 +4,7 @@ pub mod block;
 pub mod commit;
 pub mod datom;
 pub mod db;
+pub mod entity;
 pub mod index;
 pub mod schema;
 pub mod tx;

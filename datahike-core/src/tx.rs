@@ -4,6 +4,12 @@
 //! then says which, has done nothing, and is called again. Time is handed in.
 
 mod error;
+mod finish;
+mod names;
+mod operations;
+mod overlay;
+mod transactor;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -130,5 +136,36 @@ impl fmt::Debug for TxOptions {
             .field("meta", &self.meta)
             .field("max_ahead", &self.max_ahead)
             .finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Transacts against this snapshot and reports what happened; the snapshot itself stays as it
+    /// is. `tx_data` is a collection of forms:
+    ///
+    /// - maps, `{:db/id …, :person/name "Ada", :person/address {…}, :person/_friend […]}`
+    /// - `[:db/add e a v]`, `[:db/retract e a v]`, `[:db/retract e a]`
+    /// - `[:db/retractEntity e]`, `[:db.fn/retractAttribute e a]`, `[:db/cas e a old new]`
+    ///
+    /// An entity is an id, a tempid (a negative number or a string), an ident, a lookup ref
+    /// `[attribute value]`, or `:db/current-tx`. Views do not matter, except that a filtered database
+    /// cannot be transacted against.
+    ///
+    /// # Errors
+    /// If the transaction is refused, or [`TxError::Missing`] if blocks are needed to decide: then
+    /// call again with the same arguments once they are there.
+    pub fn with(&self, tx_data: &Value, options: &TxOptions) -> Result<TxReport, TxError> {
+        if self.is_filtered() {
+            return Err(TxError::Filtered);
+        }
+        transactor::transact(self, tx_data, options)
+    }
+
+    /// The snapshot after a transaction, without its report.
+    ///
+    /// # Errors
+    /// As [`Self::with`].
+    pub fn db_with(&self, tx_data: &Value, options: &TxOptions) -> Result<Self, TxError> {
+        Ok(self.with(tx_data, options)?.db_after)
     }
 }

@@ -182,6 +182,9 @@ pub enum TxError {
         /// `:db.valid/to`
         to: Value,
     },
+    /// A filtered database cannot be transacted against.
+    #[error("a filtered database cannot be transacted against")]
+    Filtered,
     /// Purging from a database without history, or of a form that is not known.
     #[error("cannot purge: {reason}, at {form}")]
     Purge {
@@ -214,6 +217,7 @@ impl TxError {
             Self::Lookup { source, .. } => return source.code(),
             Self::InstantAhead { .. } => "transact/instant",
             Self::ValidTime { .. } => "transact/invalid-valid-times",
+            Self::Filtered => "transaction/filtered",
             Self::Purge { .. } => "transact/purge",
         })
     }
