@@ -9,10 +9,12 @@
 //! [`guide`] shows how to write a layer.
 
 pub mod frame;
+pub mod guide;
 pub mod pubsub;
 pub mod rt;
 pub mod serializer;
 pub mod session;
+pub mod sim;
 pub mod transport;
 
 mod auth;
@@ -27,11 +29,15 @@ mod message;
 mod middleware;
 mod peer;
 
+/// The values that messages are made of.
+pub use datahike_value as value;
+
 pub use auth::{
     Action, Anyone, Authenticate, Authorize, Everything, Nobody, Principal, SharedToken, Wish,
 };
 pub use connection::{Connection, ConnectionId, Ended, LinkId, Opened};
 pub use error::{Close, Refusal, SendError, TransportError};
+pub use frame::SerializerId;
 pub use hello::{Hello, PeerId, Token, VERSION, VERSION_OLDEST, Welcome};
 pub use limits::Limits;
 pub use link::{Backoff, Link, LinkOptions, LinkState};
