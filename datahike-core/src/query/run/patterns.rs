@@ -1,0 +1,684 @@
+//! Patterns against snapshots and collections.
+
+use datahike_value::Value;
+use hashbrown::HashMap;
+
+use super::super::ast::{Arg, Callee, Clause, Pattern, Term};
+use super::super::error::QueryError;
+use super::super::relation::{Cell, Dict, FALSE, Relation, TRUE, entity, id_cell};
+use super::super::source::{
+    self, Comparison, Probe, ScanFilter, Source, comparable, entity_of, is_lookup, narrowed,
+    reference_of, visit,
+};
+use super::super::vars::{Var, VarSet};
+use super::{Env, MISSING_MAX, Run};
+use crate::block::Missing;
+use crate::datom::{AttrId, Datom};
+use crate::db::Db;
+
+/// Where a component of a pattern gets its value from.
+#[derive(Clone, Debug, PartialEq)]
+enum Slot {
+    /// Anything will do.
+    Any,
+    /// Known before anything is read; what it is stands in the fixed part of the probe.
+    Fixed,
+    /// A column of the left side.
+    Left(usize),
+    /// Binds a variable.
+    New(Var),
+    /// Must equal an earlier component.
+    Same(usize),
+}
+
+/// A pattern with names and constants resolved against one snapshot.
+struct DbPattern {
+    slots: [Slot; 5],
+    fixed: Probe,
+    /// The attribute is fixed and a reference.
+    is_ref: bool,
+    /// Rows that agree are known to differ.
+    distinct: bool,
+}
+
+impl Run<'_> {
+    pub(super) fn pattern(
+        &mut self,
+        env: Env<'_>,
+        pattern: &Pattern,
+        left: Relation,
+        pending: &mut Vec<&Clause>,
+        needed: &VarSet,
+    ) -> Result<(Relation, String), QueryError> {
+        let place = self.source(env, pattern.source)?;
+        match &self.sources[place].1 {
+            Source::Rows(_) => self.rows_pattern(place, pattern, left),
+            Source::Db(db) => {
+                let db = db.clone();
+                self.db_pattern(env, &db, pattern, left, pending, needed)
+            }
+        }
+    }
+
+    fn rows_pattern(
+        &mut self,
+        place: usize,
+        pattern: &Pattern,
+        left: Relation,
+    ) -> Result<(Relation, String), QueryError> {
+        let slots = slots(&pattern.terms, &left);
+        let mut keys = Vec::new();
+        let mut fixed: Vec<Option<Cell>> = Vec::new();
+        for (at, (slot, term)) in slots.iter().zip(&pattern.terms).enumerate() {
+            match (slot, term) {
+                (Slot::Fixed, Term::Const(value)) => {
+                    keys.push(at);
+                    fixed.push(Some(self.dict.cell(value)));
+                }
+                (Slot::Left(_), _) => {
+                    keys.push(at);
+                    fixed.push(None);
+                }
+                _ => {}
+            }
+        }
+        let Source::Rows(rows) = &mut self.sources[place].1 else {
+            return Err(QueryError::new("query/where", "the source is no collection"));
+        };
+        rows.index(&keys);
+        let new: Vec<(usize, Var)> = new_vars(&slots);
+        let mut cols: Vec<Vec<Cell>> = vec![Vec::new(); new.len()];
+        let mut from = Vec::new();
+        let mut key = vec![0; keys.len()];
+        let width = slots.len();
+        for row in 0..left.len {
+            for ((cell, at), fixed) in key.iter_mut().zip(&keys).zip(&fixed) {
+                *cell = match (fixed, &slots[*at]) {
+                    (Some(fixed), _) => *fixed,
+                    (None, Slot::Left(col)) => left.cols[*col][row],
+                    (None, _) => 0,
+                };
+            }
+            rows.find(&keys, &key, |found| {
+                // A row must reach as far as the pattern is written.
+                if rows.cell(found, width - 1).is_none() {
+                    return;
+                }
+                let same = slots.iter().enumerate().all(|(at, slot)| match slot {
+                    Slot::Same(other) => rows.cell(found, at) == rows.cell(found, *other),
+                    _ => true,
+                });
+                if !same {
+                    return;
+                }
+                from.push(row as u32);
+                for ((at, _), col) in new.iter().zip(&mut cols) {
+                    col.extend(rows.cell(found, *at));
+                }
+            });
+            self.meter.work(1)?;
+            self.meter.rows(from.len())?;
+        }
+        let mut result = left.gather(&from);
+        result.distinct = false;
+        for ((_, var), col) in new.into_iter().zip(cols) {
+            result.vars.push(var);
+            result.cols.push(col);
+        }
+        Ok((result, "hash probe".into()))
+    }
+
+    fn db_pattern(
+        &mut self,
+        env: Env<'_>,
+        db: &Db,
+        pattern: &Pattern,
+        left: Relation,
+        pending: &mut Vec<&Clause>,
+        needed: &VarSet,
+    ) -> Result<(Relation, String), QueryError> {
+        if pattern.terms.len() > 5 {
+            let message = "a pattern over a database has at most [e a v tx added]";
+            return Err(QueryError::new("query/where", message));
+        }
+        let new_vars: Vec<Var> = pattern
+            .terms
+            .iter()
+            .filter_map(Term::var)
+            .filter(|var| left.place(*var).is_none())
+            .fold(Vec::new(), |mut vars, var| {
+                if !vars.contains(&var) {
+                    vars.push(var);
+                }
+                vars
+            });
+        let Some(mut resolved) = self.resolve(db, pattern, &left)? else {
+            let vars = left.vars.iter().copied().chain(new_vars).collect();
+            return Ok((Relation::empty(vars), "no such attribute or entity".into()));
+        };
+        // A variable that nobody needs is not worth a column.
+        for place in 0..5 {
+            let unused = match &resolved.slots[place] {
+                Slot::New(var) => {
+                    !needed.contains(*var) && !resolved.slots.contains(&Slot::Same(place))
+                }
+                _ => false,
+            };
+            if unused {
+                resolved.slots[place] = Slot::Any;
+                let determined = db_is_state(db)
+                    && place == 2
+                    && resolved.fixed.a.is_some_and(|a| !db.schema().attribute(a).is_many());
+                resolved.distinct &= determined || (place > 2 && db_is_state(db));
+            }
+        }
+        let filters = self.pushed_down(env, db, &resolved, &left, pending);
+        let joins_left = resolved.slots.iter().any(|slot| matches!(slot, Slot::Left(_)));
+        let probe = if left.len <= 1 || !joins_left {
+            true
+        } else {
+            let found = self.selectivity(env, pattern, &left.set());
+            found.can_probe
+                && left.len as f64 * (super::plan::PROBE_COST + found.per_row)
+                    < found.scanned + left.len as f64
+        };
+        let (mut result, how) = if probe && (joins_left || left.len <= 1) {
+            self.probe(db, &resolved, &left, &filters)?
+        } else {
+            self.scan_and_join(db, &resolved, &left, &filters)?
+        };
+        result.distinct = left.distinct && resolved.distinct;
+        let how = if filters.is_empty() {
+            how
+        } else {
+            format!("{how}, {} filter(s) inside", filters.len())
+        };
+        Ok((result, how))
+    }
+
+    /// `None` if nothing can match.
+    fn resolve(
+        &mut self,
+        db: &Db,
+        pattern: &Pattern,
+        left: &Relation,
+    ) -> Result<Option<DbPattern>, QueryError> {
+        let mut all = slots(&pattern.terms, left);
+        all.resize(5, Slot::Any);
+        let mut resolved = DbPattern {
+            slots: all.try_into().unwrap_or_else(|_| std::array::from_fn(|_| Slot::Any)),
+            fixed: Probe::default(),
+            is_ref: false,
+            distinct: true,
+        };
+        let constant = |place: usize| match pattern.terms.get(place) {
+            Some(Term::Const(value)) => Some(value),
+            _ => None,
+        };
+        if let Some(value) = constant(1) {
+            let Some(a) = db.attr_of(value) else { return Ok(None) };
+            resolved.fixed.a = Some(a);
+            resolved.is_ref = db.schema().attribute(a).is_ref();
+        }
+        if let Some(value) = constant(0) {
+            match entity_constant(db, value)? {
+                Some(e) => resolved.fixed.e = Some(e),
+                None => return Ok(None),
+            }
+        }
+        if let Some(value) = constant(2) {
+            resolved.fixed.v = Some(match (resolved.fixed.a, value) {
+                (Some(_), Value::Keyword(_) | Value::Vector(_) | Value::List(_))
+                    if resolved.is_ref =>
+                {
+                    match entity_constant(db, value)? {
+                        Some(e) => Value::Long(e as i64),
+                        None => return Ok(None),
+                    }
+                }
+                (Some(a), value) => db.schema().canonical(a, value),
+                (None, value) => value.clone(),
+            });
+        }
+        if let Some(value) = constant(3) {
+            match entity_constant(db, value)? {
+                Some(tx) => resolved.fixed.tx = Some(tx),
+                None => return Ok(None),
+            }
+        }
+        if let Some(value) = constant(4) {
+            match value {
+                Value::Bool(added) => resolved.fixed.added = Some(*added),
+                _ => return Ok(None),
+            }
+        }
+        // What is left open and unnamed may make rows that differ in nothing that is kept.
+        let state = db_is_state(db);
+        for (place, slot) in resolved.slots.iter().enumerate() {
+            if *slot == Slot::Any {
+                let determined = match place {
+                    2 => {
+                        state
+                            && resolved.fixed.a.is_some_and(|a| !db.schema().attribute(a).is_many())
+                    }
+                    3 | 4 => state,
+                    _ => false,
+                };
+                resolved.distinct &= determined;
+            }
+        }
+        Ok(Some(resolved))
+    }
+
+    /// Takes comparisons of the value with a constant from `pending`, where they cannot fail.
+    fn pushed_down(
+        &self,
+        _env: Env<'_>,
+        db: &Db,
+        resolved: &DbPattern,
+        left: &Relation,
+        pending: &mut Vec<&Clause>,
+    ) -> Vec<ScanFilter> {
+        let (Slot::New(value_var), Some(a)) = (&resolved.slots[2], resolved.fixed.a) else {
+            return Vec::new();
+        };
+        let Some(value_type) = db.schema().attribute(a).value_type else { return Vec::new() };
+        let mut filters = Vec::new();
+        pending.retain(|clause| {
+            let Clause::Predicate(call) = clause else { return true };
+            let Callee::Name(name) = &call.callee else { return true };
+            if self.functions.named(name).is_some() {
+                return true;
+            }
+            let (Some(comparison), [first, second]) =
+                (Comparison::of(name.text()), call.args.as_slice())
+            else {
+                return true;
+            };
+            let constant = |arg: &Arg| match arg {
+                Arg::Const(value) => Some(value.clone()),
+                Arg::Var(var) if left.len == 1 => left.col(*var).map(|col| self.dict.value(col[0])),
+                _ => None,
+            };
+            let scanned = |arg: &Arg| matches!(arg, Arg::Var(var) if var == value_var);
+            let filter = if scanned(first) {
+                constant(second).map(|constant| ScanFilter { comparison, constant })
+            } else if scanned(second) {
+                constant(first)
+                    .map(|constant| ScanFilter { comparison: comparison.turned(), constant })
+            } else {
+                None
+            };
+            match filter {
+                Some(filter) if comparable(value_type, &filter.constant) => {
+                    filters.push(filter);
+                    false
+                }
+                _ => true,
+            }
+        });
+        filters
+    }
+
+    /// Reads one range for each row of the left side.
+    fn probe(
+        &mut self,
+        db: &Db,
+        resolved: &DbPattern,
+        left: &Relation,
+        filters: &[ScanFilter],
+    ) -> Result<(Relation, String), QueryError> {
+        let slots = &resolved.slots;
+        let known = |place: usize| matches!(slots[place], Slot::Left(_) | Slot::Fixed);
+        let access = source::access(db, known(0), resolved.fixed.a, known(1), known(2));
+        let mut emit = Emit::new(slots);
+        let mut from: Vec<u32> = Vec::new();
+        let mut missing: Vec<crate::block::Address> = Vec::new();
+        let mut narrow = None;
+        if !known(0)
+            && !known(2)
+            && let Some(a) = resolved.fixed.a
+            && db.schema().attribute(a).in_avet()
+        {
+            narrow = narrowed(a, filters);
+        }
+        let by_value = narrow.is_some();
+        for row in 0..left.len {
+            let Some(probe) = self.probe_of(db, resolved, left, row)? else { continue };
+            let range = match &narrow {
+                Some(range) => range.clone(),
+                None => access.range(&probe),
+            };
+            let before = emit.len;
+            let dict = &mut self.dict;
+            let read = visit(db, &range, &probe, filters, |datom| {
+                emit.push(db, dict, datom);
+            });
+            match read {
+                Ok(()) => {}
+                Err(Missing { addresses }) => {
+                    // Go on, to learn what else is missing; the rows are of no use any more.
+                    missing.extend(addresses);
+                    if missing.len() > MISSING_MAX {
+                        break;
+                    }
+                }
+            }
+            from.extend(std::iter::repeat_n(row as u32, emit.len - before));
+            self.meter.work(1 + emit.len - before)?;
+            self.meter.rows(emit.len)?;
+        }
+        if !missing.is_empty() {
+            missing.sort_unstable();
+            missing.dedup();
+            return Err(Missing { addresses: missing }.into());
+        }
+        let mut result = if left.len == 1 && left.cols.is_empty() {
+            Relation { len: emit.len, ..Relation::default() }
+        } else {
+            left.gather(&from)
+        };
+        if left.len <= 1 {
+            result.sorted = match &slots[0] {
+                Slot::New(var) if access.sorts_by_entity() && !by_value && known(1) => Some(*var),
+                _ => None,
+            };
+        }
+        for (var, col) in emit.finish() {
+            result.vars.push(var);
+            result.cols.push(col);
+        }
+        let how = format!(
+            "{} {:?}",
+            if left.len <= 1 { "scan" } else { "probe" },
+            if by_value { crate::index::Index::Avet } else { access.index }
+        );
+        Ok((result, how.to_lowercase()))
+    }
+
+    /// The components that one row of the left side fixes; `None` if it cannot match.
+    fn probe_of(
+        &mut self,
+        db: &Db,
+        resolved: &DbPattern,
+        left: &Relation,
+        row: usize,
+    ) -> Result<Option<Probe>, QueryError> {
+        let mut probe = resolved.fixed.clone();
+        let cell = |place: usize| match &resolved.slots[place] {
+            Slot::Left(col) => Some(left.cols[*col][row]),
+            _ => None,
+        };
+        if let Some(cell) = cell(1) {
+            match db.attr_of(&self.dict.value(cell)) {
+                Some(a) => probe.a = Some(a),
+                None => return Ok(None),
+            }
+        }
+        if let Some(cell) = cell(0) {
+            match entity_of(db, &self.dict, cell)? {
+                Some(e) => probe.e = Some(e),
+                None => return Ok(None),
+            }
+        }
+        if let Some(cell) = cell(2) {
+            let is_ref = probe.a.is_some_and(|a| db.schema().attribute(a).is_ref());
+            let cell = if is_ref { reference_of(db, &self.dict, cell)? } else { Some(cell) };
+            match cell {
+                Some(cell) => probe.v = Some(self.dict.value(cell)),
+                None => return Ok(None),
+            }
+        }
+        if let Some(cell) = cell(3) {
+            match entity_of(db, &self.dict, cell)? {
+                Some(tx) => probe.tx = Some(tx),
+                None => return Ok(None),
+            }
+        }
+        if let Some(cell) = cell(4) {
+            probe.added = match cell {
+                TRUE => Some(true),
+                FALSE => Some(false),
+                _ => return Ok(None),
+            };
+        }
+        Ok(Some(probe))
+    }
+
+    /// Reads all that the constants allow once, and joins it with the left side.
+    fn scan_and_join(
+        &mut self,
+        db: &Db,
+        resolved: &DbPattern,
+        left: &Relation,
+        filters: &[ScanFilter],
+    ) -> Result<(Relation, String), QueryError> {
+        // The left side's variables become columns of the scan, under their own names.
+        let mut own = DbPattern {
+            slots: resolved.slots.clone(),
+            fixed: resolved.fixed.clone(),
+            is_ref: resolved.is_ref,
+            distinct: resolved.distinct,
+        };
+        let mut renamed: Vec<(usize, Var, Var)> = Vec::new();
+        for place in 0..5 {
+            if let Slot::Left(col) = resolved.slots[place] {
+                let var = Var(u32::MAX / 2 + place as u32);
+                own.slots[place] = Slot::New(var);
+                renamed.push((place, left.vars[col], var));
+            }
+        }
+        let (scanned, how) = self.probe(db, &own, &Relation::unit(), filters)?;
+        // Columns of the left side in the form in which they are compared.
+        let mut keyed = left.clone();
+        for (place, of, var) in &renamed {
+            let Some(col) = left.col(*of) else { continue };
+            let key = self.keys(db, resolved, *place, col)?;
+            keyed.vars.push(*var);
+            keyed.cols.push(key);
+        }
+        let sorted_by_key = |rel: &Relation, var: Var| rel.sorted == Some(var);
+        let merge = match renamed.as_slice() {
+            [(0, of, var)] => sorted_by_key(left, *of) && sorted_by_key(&scanned, *var),
+            _ => false,
+        };
+        let mut joined =
+            if merge { merge_join(&keyed, &scanned, renamed[0].2) } else { keyed.join(&scanned) };
+        let keep: VarSet = joined.vars.iter().copied().filter(|var| var.0 < u32::MAX / 2).collect();
+        let distinct = joined.distinct;
+        joined.keep_vars(&keep);
+        joined.distinct = distinct;
+        if merge {
+            joined.sorted = left.sorted;
+        }
+        self.meter.rows(joined.len)?;
+        let join = if renamed.is_empty() {
+            "product"
+        } else if merge {
+            "merge join"
+        } else {
+            "hash join"
+        };
+        Ok((joined, format!("{join} with {how}")))
+    }
+
+    /// The cells of a column as a snapshot knows them: names of entities become ids.
+    fn keys(
+        &mut self,
+        db: &Db,
+        resolved: &DbPattern,
+        place: usize,
+        col: &[Cell],
+    ) -> Result<Vec<Cell>, QueryError> {
+        let names_entity = matches!(place, 0 | 3) || (place == 2 && resolved.is_ref);
+        if !names_entity && place != 1 {
+            return Ok(col.to_vec());
+        }
+        // A cell that is equal to none: what names nothing must not join.
+        const NOWHERE: Cell = u64::MAX;
+        let mut known: HashMap<Cell, Cell> = HashMap::new();
+        let mut keys = Vec::with_capacity(col.len());
+        for cell in col {
+            if names_entity && cell & 1 == 0 {
+                keys.push(*cell);
+                continue;
+            }
+            let key = match known.get(cell) {
+                Some(key) => *key,
+                None => {
+                    let key = if names_entity {
+                        entity_of(db, &self.dict, *cell)?.map_or(NOWHERE, id_cell)
+                    } else {
+                        match db.attr_of(&self.dict.value(*cell)) {
+                            Some(a) => self.dict.cell(&db.attr_value(a)),
+                            None => NOWHERE,
+                        }
+                    };
+                    known.insert(*cell, key);
+                    key
+                }
+            };
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+}
+
+/// Whether the snapshot shows a state, in which no fact occurs twice.
+fn db_is_state(db: &Db) -> bool {
+    db.view().is_none_or(|view| !view.is_history())
+}
+
+/// The entity that a constant in a pattern names.
+fn entity_constant(db: &Db, value: &Value) -> Result<Option<u64>, QueryError> {
+    match value {
+        Value::Long(n) => Ok(u64::try_from(*n).ok()),
+        Value::Keyword(_) | Value::Vector(_) => Ok(Some(db.entid_strict(value)?)),
+        list @ Value::List(_) if is_lookup(db, list) => Ok(Some(db.entid_strict(value)?)),
+        _ => Ok(None),
+    }
+}
+
+fn slots(terms: &[Term], left: &Relation) -> Vec<Slot> {
+    let mut slots: Vec<Slot> = Vec::with_capacity(5);
+    for (place, term) in terms.iter().enumerate() {
+        slots.push(match term {
+            Term::Blank => Slot::Any,
+            Term::Const(_) => Slot::Fixed,
+            Term::Var(var) => match left.place(*var) {
+                Some(col) => Slot::Left(col),
+                None => match terms[..place].iter().position(|t| t == term) {
+                    Some(first) => Slot::Same(first),
+                    None => Slot::New(*var),
+                },
+            },
+        });
+    }
+    slots
+}
+
+fn new_vars(slots: &[Slot]) -> Vec<(usize, Var)> {
+    slots
+        .iter()
+        .enumerate()
+        .filter_map(|(place, slot)| match slot {
+            Slot::New(var) => Some((place, *var)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Turns datoms into cells of new columns.
+struct Emit<'a> {
+    slots: &'a [Slot; 5],
+    new: Vec<(usize, Var)>,
+    cols: Vec<Vec<Cell>>,
+    same: bool,
+    attributes: HashMap<AttrId, Cell>,
+    len: usize,
+}
+
+impl<'a> Emit<'a> {
+    fn new(slots: &'a [Slot; 5]) -> Self {
+        let new = new_vars(slots);
+        let cols = vec![Vec::new(); new.len()];
+        let same = slots.iter().any(|slot| matches!(slot, Slot::Same(_)));
+        Self { slots, new, cols, same, attributes: HashMap::new(), len: 0 }
+    }
+
+    #[inline]
+    fn cell(&mut self, db: &Db, dict: &mut Dict, datom: &Datom, place: usize) -> Cell {
+        match place {
+            0 => id_cell(datom.e),
+            1 => *self
+                .attributes
+                .entry(datom.a)
+                .or_insert_with(|| dict.cell(&db.attr_value(datom.a))),
+            2 => dict.cell(&datom.v),
+            3 => id_cell(datom.tx),
+            _ => {
+                if datom.added {
+                    TRUE
+                } else {
+                    FALSE
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, db: &Db, dict: &mut Dict, datom: &Datom) {
+        if self.same {
+            for place in 0..5 {
+                if let Slot::Same(first) = self.slots[place]
+                    && self.cell(db, dict, datom, place) != self.cell(db, dict, datom, first)
+                {
+                    return;
+                }
+            }
+        }
+        for at in 0..self.new.len() {
+            let cell = self.cell(db, dict, datom, self.new[at].0);
+            self.cols[at].push(cell);
+        }
+        self.len += 1;
+    }
+
+    fn finish(self) -> impl Iterator<Item = (Var, Vec<Cell>)> {
+        self.new.into_iter().map(|(_, var)| var).zip(self.cols)
+    }
+}
+
+/// Joins two relations that both ascend in `key`, a column of ids.
+fn merge_join(left: &Relation, right: &Relation, key: Var) -> Relation {
+    let (Some(a), Some(b)) = (left.col(key), right.col(key)) else {
+        return left.join(right);
+    };
+    let (mut left_rows, mut right_rows) = (Vec::new(), Vec::new());
+    let (mut i, mut j) = (0, 0);
+    while i < a.len() && j < b.len() {
+        match (entity(a[i]), entity(b[j])) {
+            (Some(x), Some(y)) if x == y => {
+                let mut end = j;
+                while end < b.len() && b[end] == a[i] {
+                    left_rows.push(i as u32);
+                    right_rows.push(end as u32);
+                    end += 1;
+                }
+                i += 1;
+            }
+            (Some(x), Some(y)) if x < y => i += 1,
+            (None, _) => i += 1,
+            _ => j += 1,
+        }
+    }
+    let mut joined = left.gather(&left_rows);
+    joined.distinct = left.distinct && right.distinct;
+    for (var, col) in right.vars.iter().zip(&right.cols) {
+        if *var != key {
+            joined.vars.push(*var);
+            joined.cols.push(right_rows.iter().map(|row| col[*row as usize]).collect());
+        }
+    }
+    joined
+}
