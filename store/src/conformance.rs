@@ -343,7 +343,7 @@ pub async fn collection_removes_only_garbage(store: &dyn Store) -> Outcome {
 
 /// A block put after the mark stays, even if it was there before: its garbage was counted too early.
 pub async fn collection_spares_what_was_put_again(store: &dyn Store) -> Outcome {
-    store.put((0..3).map(|n| (address(n), block(n))).collect()).await?;
+    store.put((0..4).map(|n| (address(n), block(n))).collect()).await?;
     let mark = store.mark();
     store.put(vec![(address(1), block(1))]).await?;
     let mut batch = next("main", None);
@@ -351,6 +351,9 @@ pub async fn collection_spares_what_was_put_again(store: &dyn Store) -> Outcome 
     store.commit(batch).await?;
     let reclaimed = store.collect(&[address(0), address(1), address(2)], mark).await?;
     assert_eq!(reclaimed.blocks, 1);
+    // Another collection, from another mark, does not make the first one forget.
+    assert_eq!(store.collect(&[address(3)], store.mark()).await?.blocks, 1);
+    assert_eq!(store.collect(&[address(1), address(2)], mark).await?.blocks, 0);
     let found = store.contains(&[address(0), address(1), address(2)]).await?;
     assert_eq!(found, [false, true, true]);
     Ok(())

@@ -127,16 +127,12 @@ impl FileStore {
         let lock = lock(&options, path)?;
         make(&path.join("packs"))?;
         make(&path.join("logs"))?;
-        // The folder is a store once this file is there, so it comes last; then the folder's name.
+        // The folder is a store once this file is there, so it comes last.
         let meta = path.join("meta");
         if vfs.exists(&meta).map_err(|error| failed("look for", &meta, error))? {
             return Err(StoreError::Exists { path: path.to_owned() });
         }
         meta::write(&medium, &meta, identity)?;
-        if let Some(parent) = path.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            medium.sync_dir(parent)?;
-        }
         Self::load(path, options, medium, Some(lock))
     }
 
@@ -236,6 +232,17 @@ impl FileStore {
             logs: Mutex::default(),
         };
         if writable {
+            // Whoever made what is here may have died before its names were durable.
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            match inner.options.vfs.sync_dir(parent) {
+                // A folder that this user may not list was not made by this user's process either.
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+                synced => {
+                    synced.map_err(|error| inner.medium.poison("sync folder", parent, &error))?;
+                }
+            }
+            inner.medium.sync_dir(path)?;
             inner.packs.clean()?;
             inner.medium.sync_dir(&path.join("logs"))?;
             for name in inner.branch_names()? {

@@ -67,9 +67,13 @@ fn power_loss(seed: u64, lie: Option<Lie>) -> Result<(), String> {
         // Killed, opened again, and only then without power: what was adopted must be durable.
         let killed = disk.after_kill();
         if FileStore::exists(PLACE, &options(killed.clone())).unwrap() {
-            let store = FileStore::open(PLACE, options(killed.clone())).unwrap();
+            let store = FileStore::open(PLACE, options(killed.clone()))
+                .map_err(|error| format!("SEED={seed} point {point} killed: {error}"))?;
             let mut seen = model.clone();
             seen.verify(&store)?;
+            for _ in 0..point % 4 {
+                seen.step(&store).map_err(|error| error.to_string())?;
+            }
             drop(store);
             check(&killed.after_power_loss(point), &seen)
                 .map_err(|error| format!("SEED={seed} point {point} killed, then: {error}"))?;

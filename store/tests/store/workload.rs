@@ -74,8 +74,10 @@ impl Model {
 
     fn new_blocks(&mut self, most: u64) -> Vec<u64> {
         let count = self.below(most + 1);
-        self.fresh += count;
-        (self.fresh - count..self.fresh).collect()
+        // Some that were put before, in a step that may have been interrupted.
+        let first = self.fresh.saturating_sub(self.below(5));
+        self.fresh = self.fresh.max(first + count);
+        (first..first + count).collect()
     }
 
     fn commit(&mut self, store: &FileStore) -> Result<(), StoreError> {
