@@ -1,14 +1,15 @@
 //! Measures the indexes on a CSV file: `index_figures FILE.csv`. One entity per row, one datom per
 //! cell that is not empty; the first column is unique and indexed, as are the second and fourth.
 
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-use datahike_core::block::Address;
+use datahike_core::block::{Address, children, make_patch};
 use datahike_core::datom::{AttrId, Datom, FIRST_TX};
 use datahike_core::index::{
-    AttrTraits, Flushed, Index, Indexes, MemoryBlocks, Node, Params, Prefix, Range,
+    AttrTraits, Flushed, Index, Indexes, MemoryBlocks, Node, Params, Prefix, Range, derive,
 };
 use datahike_value::Value;
 
@@ -23,6 +24,9 @@ impl AttrTraits for Traits {
         true
     }
 }
+
+/// Datoms per flush of the import.
+const FLUSH: usize = 50_000;
 
 /// Entities per transaction of the import.
 const BATCH: u64 = 1000;
@@ -40,10 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (flushed, took) = timed(|| tail.flush());
     let flushed = flushed?;
     println!("build three indexes:     {took:8.1} ms");
-    for blocks_per_flush in [50_000_usize] {
+    {
         let (done, took) = timed(|| -> Result<(), Box<dyn Error>> {
             let mut indexes = empty.clone();
-            for part in datoms.chunks(blocks_per_flush) {
+            for part in datoms.chunks(FLUSH) {
                 indexes.extend(part, &Traits);
                 let flushed = indexes.flush()?;
                 blocks.insert(&flushed.blocks)?;
@@ -53,12 +57,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             Ok(())
         });
         done?;
-        println!("the same in flushes of {blocks_per_flush}: {took:.1} ms");
+        println!("the same in flushes of {FLUSH}: {took:.1} ms");
     }
     sizes(&flushed, count)?;
+    let (derived, took) = timed(|| derive(Params::default(), &flushed.roots, &*blocks, &Traits));
+    println!("derive and verify:       {took:8.1} ms, {} blocks", derived?.len());
     tail = flushed.indexes.clone();
     reads(&tail, entities)?;
-    scattered(&tail, &blocks, entities, count)?;
+    let bytes: HashMap<Address, Vec<u8>> = flushed.blocks.into_iter().collect();
+    scattered(&tail, &blocks, &bytes, entities, count)?;
     Ok(())
 }
 
@@ -81,7 +88,28 @@ fn load(path: &str) -> Result<Vec<Datom>, Box<dyn Error>> {
 }
 
 fn sizes(flushed: &Flushed, count: usize) -> Result<(), Box<dyn Error>> {
+    let by_address: HashMap<Address, &Vec<u8>> =
+        flushed.blocks.iter().map(|(address, bytes)| (*address, bytes)).collect();
     let raw: usize = flushed.blocks.iter().map(|(_, bytes)| bytes.len()).sum();
+    for index in Index::ALL {
+        let root = flushed.roots.current[index.number()].ok_or("an empty tree")?;
+        let (mut leaves, mut bytes) = (0_usize, 0);
+        let mut next = vec![root.address];
+        while let Some(address) = next.pop() {
+            let block = by_address.get(&address).ok_or("a block is not there")?;
+            bytes += block.len();
+            let below = children(block)?;
+            leaves += usize::from(below.is_empty());
+            next.extend(below);
+        }
+        let count = root.count as f64;
+        println!(
+            "{index:?}: depth {}, {leaves} leaves of {:.0}, {:.2} B per datom of it",
+            root.depth,
+            count / leaves as f64,
+            bytes as f64 / count
+        );
+    }
     let (packed, took) = timed(|| -> usize {
         flushed.blocks.iter().map(|(_, bytes)| lz4_flex::block::compress(bytes).len()).sum()
     });
@@ -97,9 +125,8 @@ fn sizes(flushed: &Flushed, count: usize) -> Result<(), Box<dyn Error>> {
     });
     let memory: Result<usize, _> = memory;
     println!("decode all:              {took:8.1} ms, {:.1} B per datom in memory", per(memory?));
-    let (_, took) = timed(|| {
-        flushed.blocks.iter().filter(|(a, bytes)| Address::of(bytes) == *a).count()
-    });
+    let (_, took) =
+        timed(|| flushed.blocks.iter().filter(|(a, bytes)| Address::of(bytes) == *a).count());
     println!("hash all:                {took:8.1} ms");
     Ok(())
 }
@@ -138,13 +165,14 @@ fn reads(indexes: &Indexes, entities: u64) -> Result<(), Box<dyn Error>> {
 fn scattered(
     base: &Indexes,
     blocks: &MemoryBlocks,
+    old: &HashMap<Address, Vec<u8>>,
     entities: u64,
     count: usize,
 ) -> Result<(), Box<dyn Error>> {
     const TRANSACTIONS: u64 = 10_000;
     let mut random = Random(7);
     let mut transactions = Vec::new();
-    let mut touched = std::collections::HashSet::new();
+    let mut touched = HashSet::new();
     for n in 0..TRANSACTIONS {
         let tx = FIRST_TX + 1_000_000 + n;
         let e = loop {
@@ -166,8 +194,11 @@ fn scattered(
             datoms.push(Datom { v, tx, added: true, ..old });
         }
         let new = entities + 1 + n;
-        let values: [Value; 3] =
-            [Value::Long(50_000_000 + n as i64), Value::from(format!("New {n}")), Value::from("XX")];
+        let values: [Value; 3] = [
+            Value::Long(50_000_000 + n as i64),
+            Value::from(format!("New {n}")),
+            Value::from("XX"),
+        ];
         for (a, v) in values.into_iter().enumerate() {
             datoms.push(Datom { e: new, a: AttrId(a as u32), v, tx, added: true });
         }
@@ -181,26 +212,40 @@ fn scattered(
             next
         })
     });
-    println!("apply, snapshots held:   {:8.2} us per transaction", took * 1e3 / TRANSACTIONS as f64);
+    println!(
+        "apply, snapshots held:   {:8.2} us per transaction",
+        took * 1e3 / TRANSACTIONS as f64
+    );
     let (_, took) = timed(|| {
         let mut indexes = base.clone();
         transactions.iter().for_each(|datoms| indexes.extend(datoms, &Traits));
     });
-    println!("apply in place:          {:8.2} us per transaction", took * 1e3 / TRANSACTIONS as f64);
-    let (rows, took) = timed(|| last.scan(&Range::all(Index::Eavt)).flatten().map(|s| s.rows.len()).sum());
+    println!(
+        "apply in place:          {:8.2} us per transaction",
+        took * 1e3 / TRANSACTIONS as f64
+    );
+    let (rows, took) =
+        timed(|| last.scan(&Range::all(Index::Eavt)).flatten().map(|s| s.rows.len()).sum());
     let rows: usize = rows;
     println!("scan over tail, first:   {:8.2} ns per datom", took * 1e6 / rows as f64);
     for _ in 0..3 {
         let (flushed, took) = timed(|| last.flush());
         let flushed = flushed?;
-        let patched: usize = flushed
-            .blocks
-            .iter()
-            .map(|(_, bytes)| lz4_flex::block::compress(bytes).len())
-            .sum();
+        let whole: usize =
+            flushed.blocks.iter().map(|(_, b)| lz4_flex::block::compress(b).len()).sum();
+        let (patches, making) = timed(|| -> usize {
+            let base = |address: &Address| flushed.bases.get(address).and_then(|base| old.get(base));
+            let patch = |(address, bytes): &(Address, Vec<u8>)| {
+                make_patch(base(address).map_or(&[][..], |base| base), bytes).len()
+            };
+            flushed.blocks.iter().map(patch).sum()
+        });
         println!(
-            "flush of {TRANSACTIONS} transactions: {took:.1} ms, {} new blocks, {patched} B lz4",
-            flushed.blocks.len()
+            "flush of {TRANSACTIONS} transactions: {took:.1} ms, {} new blocks, per transaction \
+             {} B lz4, {} B as patches ({making:.1} ms)",
+            flushed.blocks.len(),
+            whole as u64 / TRANSACTIONS,
+            patches as u64 / TRANSACTIONS
         );
         blocks.insert(&flushed.blocks)?;
         let all: usize = Index::ALL
@@ -213,10 +258,15 @@ fn scattered(
     Ok(())
 }
 
+/// The result and its milliseconds: of CPU where the system tells, so that neighbours do not count.
 fn timed<T>(run: impl FnOnce() -> T) -> (T, f64) {
-    let start = Instant::now();
+    let cpu_ns = || -> Option<f64> {
+        std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse().ok()
+    };
+    let (start, cpu) = (Instant::now(), cpu_ns());
     let done = run();
-    (done, start.elapsed().as_secs_f64() * 1e3)
+    let wall = start.elapsed().as_secs_f64() * 1e3;
+    (done, cpu.zip(cpu_ns()).map_or(wall, |(start, end)| (end - start) / 1e6))
 }
 
 /// A small generator, so that runs can be compared.

@@ -1,8 +1,12 @@
 //! Blocks: immutable encoded index nodes, named by the hash of their bytes, and what happens when
 //! one that is needed is not in memory.
 
+mod patch;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use self::patch::{MAX_BLOCK, PatchError, apply_patch, make_patch, pack, unpack};
 
 /// The address of a block: the BLAKE3 hash of its uncompressed bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,4 +55,12 @@ impl Missing {
 pub trait BlockSource: Send + Sync + fmt::Debug {
     /// The decoded node at `address`, or `None` if it must be fetched first.
     fn node(&self, address: &Address) -> Option<Arc<crate::index::Node>>;
+}
+
+/// The addresses that a block names: those of its children, none in a leaf.
+///
+/// # Errors
+/// If the bytes are no block.
+pub fn children(block: &[u8]) -> Result<Vec<Address>, crate::index::DecodeError> {
+    Ok(crate::index::Node::decode(block)?.children().to_vec())
 }

@@ -7,6 +7,8 @@
 mod boundary;
 pub(crate) mod codec;
 mod cursor;
+mod derive;
+mod diff;
 mod estimate;
 mod flush;
 mod iter;
@@ -20,10 +22,12 @@ mod tail;
 
 use std::sync::Arc;
 
-use crate::block::{Address, BlockSource};
-use crate::datom::Datom;
+use crate::block::{Address, BlockSource, Missing};
+use crate::datom::{AttrId, Datom};
 
 pub use self::codec::{DecodeError, FORMAT_VERSION};
+pub use self::derive::{DeriveError, derive};
+pub use self::diff::changed_blocks;
 pub use self::flush::Flushed;
 pub use self::iter::Iter;
 pub use self::key::{DatomRef, Index, Prefix, Range, ValueRef};
@@ -123,8 +127,25 @@ impl Indexes {
 
     /// The same in place: cheaper where nobody holds the snapshot before.
     pub fn extend(&mut self, datoms: &[Datom], traits: &dyn AttrTraits) {
+        self.change_tail(|tail, keep| tail.extend(datoms, keep, traits));
+    }
+
+    /// A new snapshot in which AVET has all datoms of `a`: for an attribute that has become indexed,
+    /// unique or a reference when there were datoms of it already.
+    ///
+    /// # Errors
+    /// Blocks that must be read.
+    pub fn cover_in_avet(&self, a: AttrId) -> Result<Self, Missing> {
+        let datoms =
+            self.history(&Range::aevt(a, None)).collect::<Result<Vec<Datom>, Missing>>()?;
+        let mut next = self.clone();
+        next.change_tail(|tail, _| tail.extend_avet(datoms));
+        Ok(next)
+    }
+
+    fn change_tail(&mut self, change: impl FnOnce(&mut Tail, bool)) {
         let before = self.tail.arena.clone();
-        self.tail.extend(datoms, self.keep_history, traits);
+        change(&mut self.tail, self.keep_history);
         if !before.same_line(&self.tail.arena) {
             self.merged = Arc::default();
         }
@@ -167,7 +188,7 @@ impl Indexes {
 
     /// The datoms of the tail, in the order in which they were applied.
     pub fn tail(&self) -> impl Iterator<Item = &Datom> {
-        self.tail.arena.iter().map(|d| &d.datom)
+        self.tail.arena.iter().filter(|d| !d.repeated).map(|d| &d.datom)
     }
 
     /// The roots of the trees under the tail.

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
-use datahike_core::block::{Address, BlockSource, Missing};
+use datahike_core::block::{
+    Address, BlockSource, Missing, apply_patch, children, make_patch, pack, unpack,
+};
 use datahike_core::datom::{AttrId, Datom};
 use datahike_core::index::{
-    AttrTraits, DatomRef, Flushed, Index, Indexes, Node, Params, Prefix, Range,
+    AttrTraits, DatomRef, Flushed, Index, Indexes, Node, Params, Prefix, Range, Roots,
+    changed_blocks, derive,
 };
 use datahike_value::Value;
 use proptest::prelude::*;
@@ -80,6 +83,7 @@ enum Step {
     Transact { facts: Vec<(u64, u32, Value, bool)>, forgets: Option<u32> },
     Flush,
     Forget(u8),
+    Compare,
     Read { index: Index, from: Prefix, to: Prefix, exclusive: bool },
 }
 
@@ -98,8 +102,12 @@ fn value() -> impl Strategy<Value = Value> {
 fn prefix() -> impl Strategy<Value = Prefix> {
     let e = proptest::option::of(0_u64..30);
     let a = proptest::option::of((0_u32..5).prop_map(AttrId));
-    (e, a, proptest::option::of(value()))
-        .prop_map(|(e, a, v)| Prefix { e, a, v, ..Prefix::default() })
+    (e, a, proptest::option::of(value())).prop_map(|(e, a, v)| Prefix {
+        e,
+        a,
+        v,
+        ..Prefix::default()
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -110,6 +118,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(facts, forgets)| Step::Transact { facts, forgets }),
         2 => Just(Step::Flush),
         2 => any::<u8>().prop_map(Step::Forget),
+        2 => Just(Step::Compare),
         3 => (index, prefix(), prefix(), any::<bool>())
             .prop_map(|(index, from, to, exclusive)| Step::Read { index, from, to, exclusive }),
     ]
@@ -180,6 +189,34 @@ fn read(shelf: &Shelf, indexes: &Indexes, range: &Range, past: bool) -> Vec<Dato
     forward
 }
 
+fn reachable(shelf: &Shelf, roots: &Roots) -> BTreeSet<Address> {
+    let mut found = BTreeSet::new();
+    let mut next: Vec<Address> =
+        roots.current.iter().chain(&roots.history).flatten().map(|root| root.address).collect();
+    while let Some(address) = next.pop() {
+        if found.insert(address) {
+            next.extend(children(&shelf.bytes.lock().unwrap()[&address]).unwrap());
+        }
+    }
+    found
+}
+
+fn check_changed_blocks(shelf: &Shelf, old: &Roots, new: &Roots) {
+    let changed = shelf.settle(|| changed_blocks(shelf, old, new));
+    let (before, after) = (reachable(shelf, old), reachable(shelf, new));
+    let named: BTreeSet<Address> = changed.iter().map(|(address, _)| *address).collect();
+    assert!(after.difference(&before).all(|address| named.contains(address)));
+    assert!(named.is_subset(&after));
+    let bytes = shelf.bytes.lock().unwrap();
+    for (address, base) in changed {
+        let (block, base) = (&bytes[&address], base.map(|base| &bytes[&base]));
+        if let Some(base) = base {
+            assert_eq!(&apply_patch(base, &make_patch(base, block)).unwrap(), block);
+        }
+        assert_eq!(&unpack(&pack(block)).unwrap(), block);
+    }
+}
+
 fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("INDEX_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     ProptestConfig { cases, ..ProptestConfig::default() }
@@ -199,6 +236,7 @@ proptest! {
         let mut indexes = Indexes::open(params, true, Default::default(), shelf.clone());
         let mut model = Model::default();
         let mut unflushed = Indexes::empty(params, true);
+        let mut checkpoint = (indexes.clone(), Vec::new());
         let mut tx = 100;
         for step in steps.into_iter().chain([Step::Flush]) {
             match step {
@@ -217,7 +255,20 @@ proptest! {
                     let flushed = shelf.settle(|| indexes.flush());
                     shelf.store(&flushed);
                     prop_assert_eq!(flushed.roots, unflushed.flush().unwrap().roots);
+                    check_changed_blocks(&shelf, indexes.roots(), &flushed.roots);
                     indexes = flushed.indexes;
+                }
+                Step::Compare => {
+                    let now = model.datoms(Index::Eavt, false);
+                    let diff = shelf.settle(|| checkpoint.0.diff(&indexes));
+                    let gone = checkpoint.1.iter().filter(|d| !now.contains(d));
+                    let mut expected: Vec<Datom> =
+                        gone.map(|d: &Datom| Datom { added: false, ..d.clone() }).collect();
+                    expected.extend(now.iter().filter(|d| !checkpoint.1.contains(d)).cloned());
+                    let fact = |d: &Datom| (d.e, d.a, d.v.clone(), d.added);
+                    expected.sort_by_key(fact);
+                    prop_assert_eq!(diff, expected);
+                    checkpoint = (indexes.clone(), now);
                 }
                 Step::Forget(seed) => shelf.forget(seed),
                 Step::Read { index, from, to, exclusive } => {
@@ -231,6 +282,12 @@ proptest! {
                 }
             }
         }
+        let derived = shelf.settle(|| {
+            derive(params, indexes.roots(), &*shelf, &Traits { forgets: None }).map_err(|error| {
+                error.missing().cloned().unwrap_or_else(|| panic!("{error}"))
+            })
+        });
+        prop_assert!(derived.iter().all(|(address, _)| shelf.bytes.lock().unwrap().contains_key(address)));
         for index in Index::ALL {
             for past in [false, true] {
                 let all = read(&shelf, &indexes, &Range::all(index), past);

@@ -25,8 +25,10 @@ impl KeyHash {
         let mut state = seed[0];
         let keys = std::array::from_fn(|_| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            fold(state ^ 0xbf58_476d_1ce4_e5b9, seed[1] ^ 0x94d0_49bb_1331_11eb ^ state.rotate_left(32))
-                | 1
+            fold(
+                state ^ 0xbf58_476d_1ce4_e5b9,
+                seed[1] ^ 0x94d0_49bb_1331_11eb ^ state.rotate_left(32),
+            ) | 1
         });
         Self { keys, scratch: Vec::new() }
     }
@@ -174,31 +176,37 @@ impl Chunker {
             self.ready.push(Chunk { items: vec![item], open: false });
             return;
         }
-        let mut again = vec![item];
-        // A cut in the middle leaves items of which the next block is made in the same way.
-        while let Some(item) = again.pop() {
-            self.weight = self.weight.saturating_add(item.weight);
-            self.items.push(item);
-            if self.weight > self.rule.max
-                && let Some((_, len)) = self.best
-            {
-                let mut rest = self.items.split_off(len);
-                rest.reverse();
-                again.extend(rest);
-                self.cut(true);
-                continue;
-            }
-            if self.weight < self.rule.min || self.items.len() < self.rule.min_items {
-                continue;
-            }
-            let late = self.weight >= self.rule.late;
-            let chance = if late { self.rule.chance_late } else { self.rule.chance_early };
-            if item.hash < chance.saturating_mul(item.weight) {
-                self.cut(false);
-            } else if self.best.is_none_or(|(hash, _)| item.hash < hash) {
-                self.best = Some((item.hash, self.items.len()));
-            }
+        // A cut before the end leaves items of which the next block is made in the same way.
+        let mut left = self.take_in(item);
+        while let Some(item) = left.pop() {
+            let rest = self.take_in(item);
+            left.extend(rest);
         }
+    }
+
+    /// Takes one item in; what a cut before it left over, last first.
+    fn take_in(&mut self, item: Item) -> Vec<Item> {
+        self.weight = self.weight.saturating_add(item.weight);
+        self.items.push(item);
+        if self.weight > self.rule.max
+            && let Some((_, len)) = self.best
+        {
+            let mut rest = self.items.split_off(len);
+            rest.reverse();
+            self.cut(true);
+            return rest;
+        }
+        if self.weight < self.rule.min || self.items.len() < self.rule.min_items {
+            return Vec::new();
+        }
+        let late = self.weight >= self.rule.late;
+        let chance = if late { self.rule.chance_late } else { self.rule.chance_early };
+        if item.hash < chance.saturating_mul(item.weight) {
+            self.cut(false);
+        } else if self.best.is_none_or(|(hash, _)| item.hash < hash) {
+            self.best = Some((item.hash, self.items.len()));
+        }
+        Vec::new()
     }
 
     /// Nothing comes any more.
@@ -221,5 +229,125 @@ impl Chunker {
         self.ready.push(Chunk { items: std::mem::take(&mut self.items), open });
         self.weight = 0;
         self.best = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datahike_value::Value;
+
+    use super::*;
+    use crate::datom::AttrId;
+
+    /// Frozen: another hash would give every database other blocks.
+    #[test]
+    fn hash_is_part_of_the_format() {
+        let mut hash = KeyHash::new([0x0123_4567_89ab_cdef, 42]);
+        let values = [
+            Value::Long(-7),
+            Value::Bool(true),
+            Value::Double(1.5),
+            Value::Float(1.5),
+            Value::Inst(1_700_000_000_000),
+            Value::from(""),
+            Value::from("eight by"),
+            Value::from("Sant Julià de Lòria, a name of more than one word and weight two"),
+            Value::keyword("person/name"),
+            Value::Nil,
+        ];
+        let measured: Vec<String> = values
+            .iter()
+            .map(|v| {
+                let row =
+                    DatomRef { e: 17, a: AttrId(3), v: v.into(), tx: 536_870_913, added: true };
+                let (plain, weight) = hash.measure(&row, false);
+                let (with_tx, _) = hash.measure(&row, true);
+                let (child, _) = hash.measure_child(&row, false, 1);
+                format!("{plain:016x} {with_tx:016x} {child:016x} {weight}")
+            })
+            .collect();
+        assert_eq!(measured, VECTORS);
+    }
+
+    const VECTORS: [&str; 10] = [
+        "9a530c188f5a9973 c45f8735f8bc1a27 4992b119b053b208 1",
+        "4a4f9aa36a738433 215d0284f6395dc6 ce8051941f8b569d 1",
+        "8f5f6a7daf4761f8 9a964a2f387e6214 c7a277fc515313b8 1",
+        "97db578905eb34c0 8450d11828ec8082 83c34c3341903e8b 1",
+        "1688a34700a76f0b b8b38ee24a5b17c2 aaf8a397c38af2c6 1",
+        "6f2c3e00f2638de9 155e90b7d59a77c6 7ffbfdbeab374a5f 1",
+        "0d9e0d66b36aae02 d55126e678ecc394 1203c8c3eb917a17 1",
+        "f04048c94cbeb8f5 0789d04a466f3e1a 4547ca28aa003546 2",
+        "5abaebef1930ed3a 24c7e6277ffc9516 80c4d72e8ea7b0db 1",
+        "2e62b6f920f7272e 30d3f8bad97d852f 3ebd9a3e4d8e2ffe 1",
+    ];
+
+    fn chunks(rule: Rule, hashes: impl IntoIterator<Item = u64>) -> Vec<usize> {
+        let mut chunker = Chunker::new(rule);
+        let mut lens = Vec::new();
+        for hash in hashes {
+            chunker.push(Item { source: 0, row: 0, hash, weight: 1 });
+            lens.extend(chunker.take_ready().iter().map(|chunk| chunk.items.len()));
+        }
+        chunker.finish();
+        lens.extend(chunker.take_ready().iter().map(|chunk| chunk.items.len()));
+        lens
+    }
+
+    fn random(seed: u64) -> impl Iterator<Item = u64> {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        (0_u64..).map(move |n| fold(fold(n ^ ODD, seed ^ ODD.rotate_left(17)) ^ seed, ODD))
+    }
+
+    #[test]
+    fn sizes_stay_within_bounds_around_the_target() {
+        let lens = chunks(Rule::leaf(512), random(3).take(400_000));
+        let (last, full) = lens.split_last().unwrap();
+        assert!(full.iter().all(|len| (256..=1024).contains(len)) && *last <= 1024);
+        let mean = 400_000 / lens.len();
+        assert!((490..580).contains(&mean), "mean {mean}");
+    }
+
+    /// Keys chosen so that none is an end: blocks stay bounded, and one more key changes few of them.
+    #[test]
+    fn keys_without_ends_are_cut_where_they_were_before() {
+        let ground: Vec<u64> = random(5).map(|hash| hash | 1 << 63).take(100_000).collect();
+        let lens = chunks(Rule::leaf(512), ground.iter().copied());
+        assert!(lens.iter().all(|len| *len <= 1024), "{lens:?}");
+        let ends = |hashes: &[u64]| -> Vec<usize> {
+            let lens = chunks(Rule::leaf(512), hashes.iter().copied());
+            lens.iter()
+                .scan(0, |end, len| {
+                    *end += len;
+                    Some(*end)
+                })
+                .collect()
+        };
+        let before = ends(&ground);
+        let mut most = 0;
+        for at in (0..50_000).step_by(997) {
+            let mut more = ground.clone();
+            more.insert(at, u64::MAX / 2 + 12_345 + at as u64);
+            let after = ends(&more);
+            let same = before
+                .iter()
+                .filter(|end| after.contains(&(*end + usize::from(**end > at))))
+                .count();
+            most = most.max(before.len() - same);
+        }
+        assert!(most <= 8, "one key moved the ends of {most} blocks of {}", before.len());
+    }
+
+    #[test]
+    fn an_item_as_heavy_as_a_block_stands_alone() {
+        let mut chunker = Chunker::new(Rule::leaf(512));
+        let item = |weight| Item { source: 0, row: 0, hash: u64::MAX, weight };
+        for weight in [1, 1, 512, 511, 9_000, 1] {
+            chunker.push(item(weight));
+        }
+        chunker.finish();
+        let lens: Vec<(usize, bool)> =
+            chunker.take_ready().iter().map(|chunk| (chunk.items.len(), chunk.open)).collect();
+        assert_eq!(lens, [(2, true), (1, false), (1, true), (1, false), (1, true)]);
     }
 }

@@ -38,7 +38,12 @@ struct Step {
 enum At {
     Start,
     /// Rows `low..high` of this leaf are left; `last` if the range ends in it.
-    Leaf { leaf: Arc<Leaf>, low: usize, high: usize, last: bool },
+    Leaf {
+        leaf: Arc<Leaf>,
+        low: usize,
+        high: usize,
+        last: bool,
+    },
     /// The leaf was given out whole.
     Taken,
     End,
@@ -60,7 +65,6 @@ impl Step {
     fn is_last(&self) -> bool {
         self.child + 1 >= self.node.children().len()
     }
-
 
     fn branch(&self) -> Option<&Branch> {
         match &*self.node {

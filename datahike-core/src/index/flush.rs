@@ -112,7 +112,16 @@ pub(crate) fn update(
         return Ok(tree.root);
     }
     tree.require(edits)?;
-    let mut made = tree.rechunk(0, edits, replaced)?;
+    let made = tree.rechunk(0, edits, replaced)?;
+    rise(tree, made, out)
+}
+
+/// Makes the branches over new leaves: the new root.
+pub(crate) fn rise(
+    tree: &Tree<'_>,
+    mut made: Rechunked,
+    out: &mut Output,
+) -> Result<Option<Root>, Missing> {
     let mut level = 0;
     let mut all: HashMap<Address, Vec<u8>> = HashMap::new();
     let mut order = Vec::new();

@@ -57,9 +57,8 @@ impl Iter {
         let arena = indexes.tail.arena.clone();
         let ranks = indexes.tail.ranks(range);
         let shared = Arc::new(range.clone());
-        let cursor = |root| {
-            Cursor::new(Arc::clone(&indexes.source), root, Arc::clone(&shared), reverse)
-        };
+        let cursor =
+            |root| Cursor::new(Arc::clone(&indexes.source), root, Arc::clone(&shared), reverse);
         Self {
             index: range.index,
             reverse,
@@ -140,9 +139,12 @@ impl Iter {
         let cmp = |a: &DatomRef<'_>, b: &DatomRef<'_>| {
             Self::direct(self.reverse, a.cmp_in(b, self.index))
         };
-        let Some(next) = rows.iter().flatten().copied().reduce(|least, row| {
-            if cmp(&row, &least).is_lt() { row } else { least }
-        }) else {
+        let Some(next) = rows
+            .iter()
+            .flatten()
+            .copied()
+            .reduce(|least, row| if cmp(&row, &least).is_lt() { row } else { least })
+        else {
             return Ok(None);
         };
         let [base, ended, waiting] =

@@ -151,9 +151,7 @@ impl DatomRef<'_> {
 
     /// Compares everything: the fact in the order of `index`, then transaction, retractions first.
     pub fn cmp_in(&self, other: &DatomRef<'_>, index: Index) -> Ordering {
-        self.cmp_fact(other, index)
-            .then(self.tx.cmp(&other.tx))
-            .then(self.added.cmp(&other.added))
+        self.cmp_fact(other, index).then(self.tx.cmp(&other.tx)).then(self.added.cmp(&other.added))
     }
 }
 
@@ -249,11 +247,7 @@ impl Range {
     }
 
     /// Of an entity; of one attribute of it; of one value of that.
-    pub fn eavt(
-        e: EntityId,
-        a: impl Into<Option<AttrId>>,
-        v: impl Into<Option<Value>>,
-    ) -> Self {
+    pub fn eavt(e: EntityId, a: impl Into<Option<AttrId>>, v: impl Into<Option<Value>>) -> Self {
         let prefix = Prefix { e: Some(e), a: a.into(), v: v.into(), ..Prefix::default() };
         Self::prefix(Index::Eavt, prefix)
     }

@@ -123,10 +123,8 @@ impl Leaf {
         let mut table: Vec<AttrId> = rows.iter().map(|row| row.a).collect();
         table.sort_unstable();
         table.dedup();
-        let places: Vec<u32> = rows
-            .iter()
-            .map(|row| table.partition_point(|a| *a < row.a) as u32)
-            .collect();
+        let places: Vec<u32> =
+            rows.iter().map(|row| table.partition_point(|a| *a < row.a) as u32).collect();
         let mut kinds: Vec<Option<Kind>> = vec![None; table.len()];
         for (row, place) in rows.iter().zip(&places) {
             let kind = Kind::of(&row.v);

@@ -138,8 +138,25 @@ impl Tree<'_> {
         Ok(work.out)
     }
 
+    /// The leaves of a tree with these rows of other leaves, given in the order of this tree.
+    pub(crate) fn build(&self, nodes: &[Arc<Node>], rows: &[(u32, u32)]) -> Rechunked {
+        let mut work = Work::new(self, 0, &[]);
+        work.nodes = nodes.to_vec();
+        for (node, row) in rows {
+            let key = nodes[*node as usize].rows().row(*row as usize);
+            work.push(node + 1, *row, &key);
+        }
+        work.finish();
+        work.out
+    }
+
     /// The first block whose content or end may change by an edit with this key.
-    fn first_affected(&self, root: Root, level: u8, key: &DatomRef<'_>) -> Result<Position, Missing> {
+    fn first_affected(
+        &self,
+        root: Root,
+        level: u8,
+        key: &DatomRef<'_>,
+    ) -> Result<Position, Missing> {
         let position = Position::seek(self, root, level, key)?;
         let (mut first, mut before) = (position.clone(), position);
         for _ in 0..LOOK_BACK {
@@ -218,9 +235,8 @@ impl Position {
         beside: impl Fn(usize, usize) -> Option<usize>,
         enter: impl Fn(usize) -> usize,
     ) -> Result<bool, Missing> {
-        let turn = self.path.iter().rposition(|(node, at)| {
-            beside(*at, node.children().len()).is_some()
-        });
+        let turn =
+            self.path.iter().rposition(|(node, at)| beside(*at, node.children().len()).is_some());
         let Some(turn) = turn else { return Ok(false) };
         let mut path = self.path[..=turn].to_vec();
         let depth = self.path.len();

@@ -88,8 +88,7 @@ struct Current {
 impl Scan {
     pub(crate) fn current(indexes: &Indexes, range: &Range) -> Self {
         let root = indexes.roots.current[range.index.number()];
-        let base =
-            Cursor::new(Arc::clone(&indexes.source), root, Arc::new(range.clone()), false);
+        let base = Cursor::new(Arc::clone(&indexes.source), root, Arc::new(range.clone()), false);
         let ranks = indexes.tail.ranks(range);
         Self(Kind::Current(Box::new(Current {
             indexes: indexes.clone(),
@@ -166,9 +165,8 @@ impl Current {
         let index = self.range.index;
         let (tail, number) = (&self.indexes.tail, index.number());
         let past = |row: &DatomRef<'_>| {
-            tail.trees[number].rank(&tail.arena, |d| {
-                DatomRef::from(&d.datom).cmp_fact(row, index).is_gt()
-            })
+            tail.trees[number]
+                .rank(&tail.arena, |d| DatomRef::from(&d.datom).cmp_fact(row, index).is_gt())
         };
         // A leaf owns the keys after the leaf before it; the last one all that follow.
         let end = match leaf.len().checked_sub(1) {
@@ -227,7 +225,8 @@ impl Merge {
     fn take(&mut self, indexes: &Indexes, index: Index, limit: usize) -> Leaf {
         let arena = &indexes.tail.arena;
         let leaf = self.leaf.clone().unwrap_or_default();
-        let mut out: Vec<DatomRef<'_>> = Vec::with_capacity(limit.min(self.rows.len() + self.tail.len()));
+        let mut out: Vec<DatomRef<'_>> =
+            Vec::with_capacity(limit.min(self.rows.len() + self.tail.len()));
         while out.len() < limit {
             let base = (self.rows.start < self.rows.end).then(|| leaf.row(self.rows.start));
             let Some(entry) = self.tail.first() else {

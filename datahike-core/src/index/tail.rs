@@ -36,7 +36,7 @@ impl Tail {
         for datom in datoms {
             in_avet.push(traits.avet(datom.a));
             let keep = keep && traits.history(datom.a);
-            self.arena.push(TailDatom { datom: datom.clone(), keep });
+            self.arena.push(TailDatom { datom: datom.clone(), keep, repeated: false });
         }
         for index in Index::ALL {
             let ids = (first..self.arena.len()).zip(&in_avet);
@@ -53,11 +53,12 @@ impl Tail {
         low..high.max(low)
     }
 
-    /// Adds datoms to AVET alone: those of an attribute that has just become indexed.
-    pub(crate) fn extend_avet(&mut self, datoms: impl IntoIterator<Item = TailDatom>) {
+    /// Adds datoms to AVET alone: those of an attribute that has just become indexed. What is to be
+    /// forgotten of it already is.
+    pub(crate) fn extend_avet(&mut self, datoms: Vec<Datom>) {
         let first = self.arena.len();
         for datom in datoms {
-            self.arena.push(datom);
+            self.arena.push(TailDatom { datom, keep: true, repeated: true });
         }
         let ids = first..self.arena.len();
         self.trees[Index::Avet.number()].extend(&self.arena, Index::Avet, ids);

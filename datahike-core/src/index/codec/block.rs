@@ -235,10 +235,7 @@ fn shapes(entities: &[u64], places: &[u64]) -> Vec<u8> {
     out
 }
 
-fn get_shapes(
-    reader: &mut Reader<'_>,
-    count: usize,
-) -> Result<(Vec<u64>, Vec<u64>), DecodeError> {
+fn get_shapes(reader: &mut Reader<'_>, count: usize) -> Result<(Vec<u64>, Vec<u64>), DecodeError> {
     const WRONG: DecodeError = DecodeError::Malformed { what: "shapes do not give the rows" };
     let bounded = |n: u64| usize::try_from(n).ok().filter(|n| *n <= count).ok_or(WRONG);
     let distinct = bounded(reader.varint()?)?;

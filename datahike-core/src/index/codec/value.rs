@@ -197,12 +197,7 @@ fn put_name(out: &mut Vec<u8>, namespace: Option<&str>, name: &str) {
     put_bytes(out, name.as_bytes());
 }
 
-fn put_items<'a>(
-    out: &mut Vec<u8>,
-    tag: u8,
-    count: usize,
-    items: impl Iterator<Item = &'a Value>,
-) {
+fn put_items<'a>(out: &mut Vec<u8>, tag: u8, count: usize, items: impl Iterator<Item = &'a Value>) {
     out.push(tag);
     put_varint(out, count as u64);
     items.for_each(|item| put_value(out, item));

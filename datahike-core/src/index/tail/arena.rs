@@ -15,6 +15,8 @@ use crate::index::key::DatomRef;
 pub(crate) struct TailDatom {
     pub(crate) datom: Datom,
     pub(crate) keep: bool,
+    /// Known already, and here only because its attribute has become indexed.
+    pub(crate) repeated: bool,
 }
 
 /// The sequence as one snapshot sees it.
@@ -37,6 +39,7 @@ const FULL: u32 = 512;
 static NOTHING: TailDatom = TailDatom {
     datom: Datom { e: 0, a: AttrId(0), v: Value::Nil, tx: 0, added: false },
     keep: false,
+    repeated: false,
 };
 
 impl Arena {
@@ -54,12 +57,8 @@ impl Arena {
     pub(crate) fn push(&mut self, datom: TailDatom) {
         let (chunk, slot, capacity) = locate(self.len);
         let next = self.len + 1;
-        let claimed = self.line.compare_exchange(
-            self.len,
-            next,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let claimed =
+            self.line.compare_exchange(self.len, next, Ordering::AcqRel, Ordering::Acquire);
         if claimed.is_err() {
             self.line = Arc::new(AtomicU32::new(next));
             if slot > 0 {
@@ -73,8 +72,7 @@ impl Arena {
             }
         }
         if slot == 0 {
-            Arc::make_mut(&mut self.chunks)
-                .push((0..capacity).map(|_| OnceLock::new()).collect());
+            Arc::make_mut(&mut self.chunks).push((0..capacity).map(|_| OnceLock::new()).collect());
         }
         // Nobody else fills this slot: its number was claimed, or the chunk is not shared.
         let _ = self.chunks[chunk][slot].set(datom);

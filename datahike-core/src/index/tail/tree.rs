@@ -33,9 +33,7 @@ fn prefix(row: &DatomRef<'_>, index: Index) -> u64 {
     let attribute = u64::from(row.a.0);
     match index {
         Index::Eavt if row.e >> (64 - EAVT_ATTRIBUTE_BITS) != 0 => u64::MAX,
-        Index::Eavt => {
-            row.e << EAVT_ATTRIBUTE_BITS | attribute.min((1 << EAVT_ATTRIBUTE_BITS) - 1)
-        }
+        Index::Eavt => row.e << EAVT_ATTRIBUTE_BITS | attribute.min((1 << EAVT_ATTRIBUTE_BITS) - 1),
         _ if attribute >> (64 - REST_BITS) != 0 => u64::MAX,
         Index::Aevt => attribute << REST_BITS | row.e.min((1 << REST_BITS) - 1),
         Index::Avet => attribute << REST_BITS | value_prefix(&row.v),
@@ -130,12 +128,7 @@ impl TailTree {
     }
 
     /// Adds ids of the arena; a datom that is there already is not added again.
-    pub(crate) fn extend(
-        &mut self,
-        arena: &Arena,
-        index: Index,
-        ids: impl Iterator<Item = u32>,
-    ) {
+    pub(crate) fn extend(&mut self, arena: &Arena, index: Index, ids: impl Iterator<Item = u32>) {
         let new: Vec<Entry> = ids.map(|id| Entry::new(arena, index, id)).collect();
         // Sorting everything anew costs about as much per entry as a few insertions.
         if new.len() > LEAF_MAX && new.len() > self.len / 4 {
@@ -172,9 +165,7 @@ impl TailTree {
                 .filter_map(|chunk| Child::of(Arc::new(Node::Branch(chunk.to_vec()))))
                 .collect();
         }
-        level
-            .pop()
-            .map_or_else(Self::default, |root| Self { root: root.node, len: entries.len() })
+        level.pop().map_or_else(Self::default, |root| Self { root: root.node, len: entries.len() })
     }
 
     /// How many entries come before the first for which `reached` holds; it must hold for all after.
@@ -197,7 +188,14 @@ impl TailTree {
 
     /// A cursor over the entries from rank `low` to `high` (exclusive).
     pub(crate) fn cursor(&self, low: usize, high: usize) -> TailCursor {
-        TailCursor { tree: self.clone(), low, high, leaf: Arc::clone(&self.root), leaf_low: 0, leaf_len: 0 }
+        TailCursor {
+            tree: self.clone(),
+            low,
+            high,
+            leaf: Arc::clone(&self.root),
+            leaf_low: 0,
+            leaf_len: 0,
+        }
     }
 
     fn leaf_of(&self, rank: usize) -> (Arc<Node>, usize) {
@@ -253,8 +251,7 @@ impl Node {
                 (true, split)
             }
             Self::Branch(children) => {
-                let after =
-                    children.partition_point(|c| c.first.cmp(entry, arena, index).is_le());
+                let after = children.partition_point(|c| c.first.cmp(entry, arena, index).is_le());
                 let at = after.saturating_sub(1);
                 let child = &mut children[at];
                 let (added, split) = Arc::make_mut(&mut child.node).insert(arena, index, entry);

@@ -1,0 +1,169 @@
+//! AEVT and AVET from EAVT, and the proof that trees are what they must be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::block::{Address, BlockSource, Missing};
+use crate::datom::AttrId;
+use crate::index::flush::{Output, rise};
+use crate::index::key::Index;
+use crate::index::node::Node;
+use crate::index::rechunk::Tree;
+use crate::index::{AttrTraits, Params, Root, Roots};
+
+/// Why trees are not what they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeriveError {
+    /// Blocks must be fetched first.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The rows of EAVT are not in order.
+    #[error("rows of {group} EAVT are out of order in block {address}")]
+    Order {
+        /// `current` or `history`.
+        group: &'static str,
+        /// Where.
+        address: Address,
+    },
+    /// A tree made from the datoms of EAVT has another root than it should.
+    #[error("{group} {index:?} made from EAVT has another root than its snapshot says")]
+    Mismatch {
+        /// `current` or `history`.
+        group: &'static str,
+        /// Which tree.
+        index: Index,
+    },
+}
+
+impl DeriveError {
+    /// The blocks to fetch before another try, if that is what is wrong.
+    pub fn missing(&self) -> Option<&Missing> {
+        match self {
+            Self::Missing(missing) => Some(missing),
+            _ => None,
+        }
+    }
+}
+
+/// Makes AEVT and AVET of both groups from the EAVT trees of `roots`, and verifies all roots: those
+/// of EAVT too, which proves that its blocks end where they must. Returns the new blocks, children
+/// before the branches that name them.
+///
+/// A mirror starts so: it receives EAVT alone. For a store that has all blocks it is a check.
+///
+/// # Errors
+/// Missing blocks of EAVT, all of one level at once; or whatever is not as it must be.
+pub fn derive(
+    params: Params,
+    roots: &Roots,
+    source: &dyn BlockSource,
+    traits: &dyn AttrTraits,
+) -> Result<Vec<(Address, Vec<u8>)>, DeriveError> {
+    let mut leaves = [Vec::new(), Vec::new()];
+    let mut missing = Vec::new();
+    for (group, roots) in [&roots.current, &roots.history].into_iter().enumerate() {
+        match load_leaves(source, roots[Index::Eavt.number()]) {
+            Ok(loaded) => leaves[group] = loaded,
+            Err(lacking) => missing.extend(lacking.addresses),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Missing::of(missing).into());
+    }
+    let mut out = Output::default();
+    for (history, leaves) in [false, true].into_iter().zip(leaves) {
+        let (group, expected) =
+            if history { ("history", &roots.history) } else { ("current", &roots.current) };
+        let (addresses, nodes): (Vec<Address>, Vec<Arc<Node>>) = leaves.into_iter().unzip();
+        if let Some(at) = out_of_order(&nodes, history) {
+            return Err(DeriveError::Order { group, address: addresses[at] });
+        }
+        let mut by_attribute: BTreeMap<AttrId, Vec<Place>> = BTreeMap::new();
+        for (leaf, node) in nodes.iter().enumerate() {
+            for row in 0..node.rows().len() {
+                let places = by_attribute.entry(node.rows().attribute(row)).or_default();
+                places.push((leaf as u32, row as u32));
+            }
+        }
+        for index in Index::ALL {
+            let tree = Tree { source, index, history, params, root: None };
+            let order: Vec<Place> = match index {
+                Index::Eavt => nodes
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(leaf, node)| {
+                        (0..node.rows().len()).map(move |row| (leaf as u32, row as u32))
+                    })
+                    .collect(),
+                Index::Aevt => by_attribute.values().flatten().copied().collect(),
+                Index::Avet => {
+                    by_attribute.retain(|a, _| traits.avet(*a));
+                    for places in by_attribute.values_mut() {
+                        let row =
+                            |(leaf, row): Place| nodes[leaf as usize].rows().row(row as usize);
+                        // Equal values stay in the order of EAVT.
+                        places.sort_by(|a, b| row(*a).v.cmp(&row(*b).v));
+                    }
+                    by_attribute.values().flatten().copied().collect()
+                }
+            };
+            let made = tree.build(&nodes, &order);
+            let keep = index != Index::Eavt;
+            let mut unkept = Output::default();
+            let root = rise(&tree, made, if keep { &mut out } else { &mut unkept })?;
+            if root != expected[index.number()] {
+                return Err(DeriveError::Mismatch { group, index });
+            }
+        }
+    }
+    Ok(out.blocks)
+}
+
+/// Leaf and row.
+type Place = (u32, u32);
+
+/// All leaves of a tree with their addresses.
+fn load_leaves(
+    source: &dyn BlockSource,
+    root: Option<Root>,
+) -> Result<Vec<(Address, Arc<Node>)>, Missing> {
+    let Some(root) = root else { return Ok(Vec::new()) };
+    let mut level = vec![root.address];
+    for height in (1..=root.depth).rev() {
+        let mut nodes = Vec::with_capacity(level.len());
+        let mut missing = Vec::new();
+        for address in level {
+            match source.node(&address) {
+                Some(node) => nodes.push((address, node)),
+                None => missing.push(address),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Missing::of(missing));
+        }
+        if height == 1 {
+            return Ok(nodes);
+        }
+        level = nodes.iter().flat_map(|(_, node)| node.children().iter().copied()).collect();
+    }
+    Ok(Vec::new())
+}
+
+/// The first leaf with a row that does not come after the one before it.
+fn out_of_order(nodes: &[Arc<Node>], history: bool) -> Option<usize> {
+    let mut before = None;
+    for (at, node) in nodes.iter().enumerate() {
+        for row in node.rows().rows() {
+            let ascends = before.is_none_or(|before| match history {
+                true => row.cmp_in(&before, Index::Eavt).is_gt(),
+                false => row.cmp_fact(&before, Index::Eavt).is_gt() && row.added,
+            });
+            if !ascends {
+                return Some(at);
+            }
+            before = Some(row);
+        }
+    }
+    None
+}
