@@ -2,11 +2,15 @@
 
 pub mod envelope;
 pub mod error;
+mod layer;
 pub mod limits;
 pub mod message;
+mod mirror;
+mod outbox;
 pub mod patch;
 pub mod point;
 pub mod provider;
+mod publisher;
 pub mod replica;
 pub mod source;
 pub mod subscriber;
@@ -14,12 +18,15 @@ mod wire;
 
 pub use self::{
     error::SyncError,
+    layer::SyncLayer,
     message::{Cause, Reset},
+    mirror::{Mirror, MirrorState},
     point::{
         Address, CommitId, Database, FlushPoint, Have, Head, Identity, Mode, Partial, Point, Shape,
         StoreName,
     },
     provider::{Provider, ProviderEffect, ProviderEvent},
+    publisher::{Publisher, SubscriberStats},
     replica::{Derived, Fold, Replica, ReplicaError},
     source::{Batch, Change, Difference, Entries, Seeds, Source, SourceError, State},
     subscriber::{

@@ -118,7 +118,7 @@ pub enum MirrorEvent {
         /// The last of those that were not.
         to: u64,
     },
-    /// The mirror has all that the server had when it was subscribed or last heard of.
+    /// For the first time in this subscription the mirror has all that the server is known to have.
     Synced(Point),
     /// The copy was given up, for this reason; a new one is being received.
     Reset(Reset),
@@ -155,6 +155,7 @@ pub struct Subscriber {
     server: Option<(Identity, Shape)>,
     /// The newest commit that the server is known to have.
     target: u64,
+    /// Reported as such.
     synced: bool,
     request: u32,
     topic: Option<Topic>,
@@ -215,6 +216,12 @@ type Effects = Vec<SubscriberEffect>;
 impl Subscriber {
     /// A subscriber without connection.
     pub fn new(options: SubscriberOptions) -> Self {
+        Self::numbered(options, 0)
+    }
+
+    /// A subscriber whose requests have the numbers after `request`, where several share a
+    /// connection and must not be given each other's answers.
+    pub fn numbered(options: SubscriberOptions, request: u32) -> Self {
         Self {
             window: options.window.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX),
             options,
@@ -224,7 +231,7 @@ impl Subscriber {
             server: None,
             target: 0,
             synced: false,
-            request: 0,
+            request,
             topic: None,
             opener: Opener::default(),
             inbox: VecDeque::new(),
@@ -257,6 +264,13 @@ impl Subscriber {
     /// What the replica has, as of the last task that was done.
     pub fn have(&self) -> &Have {
         &self.have
+    }
+
+    /// Whether there is a subscription and the mirror has all that the server is known to have.
+    pub fn is_synced(&self) -> bool {
+        self.topic.is_some()
+            && self.transfer.is_none()
+            && self.have.head.is_some_and(|head| head.at.seq >= self.target)
     }
 
     /// Whether the mirror has stopped for good.
@@ -730,13 +744,14 @@ impl Subscriber {
     }
 
     fn report_synced(&mut self, effects: &mut Effects) {
-        let Some(head) = self.have.head.filter(|_| self.transfer.is_none()) else { return };
-        let synced = head.at.seq >= self.target;
-        if synced && !self.synced {
+        if !self.synced
+            && self.is_synced()
+            && let Some(head) = self.have.head
+        {
+            self.synced = true;
             self.attempts = 0;
             effects.push(SubscriberEffect::Report(MirrorEvent::Synced(head.at)));
         }
-        self.synced = synced;
     }
 }
 
