@@ -5,21 +5,30 @@
 //! writer. A flush is a [`FlushRecord`], a block that names the roots of the trees as of one commit.
 //! The [`Head`] record of a branch names the newest flush; the commits after it are in the log.
 
+mod batch;
 mod dedup;
 mod entry;
 mod flush_record;
 mod head;
 mod id;
 mod open;
+mod scalar;
+mod verify;
 
-pub use self::dedup::{Dedup, DedupError, Outcome, Remembered, RequestId};
-pub use self::entry::{Entry, Note, TxRecord, public_part};
+pub use self::batch::{BATCH_RAW_BYTES_MAX, BatchEntry, decode_batch, encode_batch};
+pub use self::dedup::{
+    CLIENTS_MAX, Dedup, DedupError, Outcome, REQUEST_BYTES_MAX, REQUESTS_PER_CLIENT_MAX,
+    Remembered, RequestId,
+};
+pub use self::entry::{Entry, Note, TxRecord, entry_of_public, public_part};
 pub use self::flush_record::FlushRecord;
 pub use self::head::Head;
 pub use self::id::{CommitId, Position};
 pub use self::open::{OpenError, open, replay};
+pub use self::verify::{Verified, VerifyError, verify_chain, verify_indexes};
 
 use crate::index::DecodeError;
+use crate::index::codec::Reader;
 
 /// Why bytes are no commit data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,5 +77,17 @@ impl CommitError {
 
     fn invalid(what: &'static str, reason: impl ToString) -> Self {
         Self::Invalid { what, reason: reason.to_string() }
+    }
+}
+
+/// Takes the first byte and checks that it is the format known here.
+fn check_version(
+    reader: &mut Reader<'_>,
+    what: &'static str,
+    supported: u8,
+) -> Result<(), CommitError> {
+    match reader.byte().map_err(CommitError::decode(what))? {
+        found if found == supported => Ok(()),
+        found => Err(CommitError::Version { what, found, supported }),
     }
 }

@@ -1,17 +1,23 @@
 //! Log entries.
 //!
 //! ```text
-//! entry    version  length of public  public  private
-//! public   first 8 bytes of the parent's commit id, body
-//! body     count of transactions, transactions
+//! entry        version  length of public  public  notes
+//! public       first 4 bytes of the parent's commit id, body
+//! body         count of transactions, transactions
+//! transaction  id  count of datoms and flags  [instant]  [new attributes]  datoms
+//! datom        flags and type  attribute  [entity]  [transaction]  value
 //! ```
-//! The public part goes to mirrors byte for byte; the private part stays where it was written. The
-//! commit id covers the body and, through the whole id of the parent, all that was before.
+//! The public part goes to mirrors byte for byte; the notes stay where they were written. The commit
+//! id covers the body and, through the whole id of the parent, all that was before. Ids and instants
+//! are counted from those before.
+
+use std::sync::Arc;
 
 use datahike_value::{Keyword, Value};
 
-use super::dedup::RequestId;
-use super::{CommitError, CommitId, Position};
+use super::dedup::{Remembered, RequestId};
+use super::scalar::Kind;
+use super::{CommitError, Position, check_version};
 use crate::datom::{AttrId, Datom, TX0, TxId};
 use crate::index::DecodeError;
 use crate::index::codec::{Reader, get_value, put_value, put_varint, put_zigzag};
@@ -22,14 +28,20 @@ const WHAT: &str = "log entry";
 const VERSION: u8 = 1;
 
 /// Bytes of the parent's id in an entry: enough to notice that entries do not follow each other.
-const PARENT_BYTES: usize = 8;
+const PARENT_BYTES: usize = 4;
 
 /// Flags of a datom: asserted; of another transaction than the one it stands in; about the entity
 /// of the datom before; about the transaction itself.
-const ADDED: u8 = 1;
-const OTHER_TX: u8 = 2;
-const SAME_ENTITY: u8 = 4;
-const TX_ENTITY: u8 = 8;
+pub(super) const ADDED: u8 = 1;
+pub(super) const OTHER_TX: u8 = 2;
+pub(super) const SAME_ENTITY: u8 = 4;
+pub(super) const TX_ENTITY: u8 = 8;
+
+/// Flags of a transaction, below the count of its datoms: the first datom is its instant, of which
+/// only the time is written; it names new attributes.
+const HAS_INSTANT: u64 = 1;
+const HAS_ATTRIBUTES: u64 = 2;
+const TRANSACTION_FLAGS: u32 = 2;
 
 /// A resolved transaction as it stands in the log.
 pub type TxRecord = ResolvedTx;
@@ -62,15 +74,13 @@ impl Entry {
         let mut public = Vec::with_capacity(64);
         public.extend_from_slice(&parent.commit.0[..PARENT_BYTES]);
         put_varint(&mut public, self.transactions.len() as u64);
-        let mut before = Before::default();
+        let mut before = Before::after(parent);
         for transaction in &self.transactions {
             put_transaction(&mut public, transaction, &mut before);
         }
         let at = parent.next(&public[PARENT_BYTES..]);
         let mut out = Vec::with_capacity(public.len() + 8);
-        out.push(VERSION);
-        put_varint(&mut out, public.len() as u64);
-        out.append(&mut public);
+        put_entry(&mut out, &public);
         put_varint(&mut out, self.notes.len() as u64);
         self.notes.iter().for_each(|note| note.put(&mut out));
         (out, at)
@@ -112,11 +122,36 @@ pub fn public_part(entry: &[u8]) -> Result<&[u8], CommitError> {
     read_public(&mut Reader::new(entry))
 }
 
-fn read_public<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CommitError> {
-    let version = reader.byte().map_err(CommitError::decode(WHAT))?;
-    if version != VERSION {
-        return Err(CommitError::Version { what: WHAT, found: version, supported: VERSION });
+/// The entry, without notes, of which these bytes are the public part: what a mirror appends to its
+/// log.
+pub fn entry_of_public(public: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(public.len() + 4);
+    put_entry(&mut out, public);
+    put_varint(&mut out, 0);
+    out
+}
+
+fn put_entry(out: &mut Vec<u8>, public: &[u8]) {
+    out.push(VERSION);
+    put_varint(out, public.len() as u64);
+    out.extend_from_slice(public);
+}
+
+impl Position {
+    /// The place after the entry with this public part, which is not read.
+    #[must_use]
+    pub fn after(&self, public: &[u8]) -> Self {
+        self.next(public.get(PARENT_BYTES..).unwrap_or_default())
     }
+
+    /// Whether an entry with this public part says that it continues the commit of this place.
+    pub fn is_continued_by(&self, public: &[u8]) -> bool {
+        public.get(..PARENT_BYTES) == self.commit.0.get(..PARENT_BYTES)
+    }
+}
+
+fn read_public<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CommitError> {
+    check_version(reader, WHAT, VERSION)?;
     let mut read = || {
         let len = reader.count()?;
         reader.take(len)
@@ -135,9 +170,10 @@ fn decode_public(
     }
     let mut read = || {
         let count = reader.count()?;
-        let mut before = Before::default();
-        let transactions =
-            (0..count).map(|_| get_transaction(&mut reader, &mut before)).collect::<Result<_, _>>()?;
+        let mut before = Before::after(parent);
+        let transactions = (0..count)
+            .map(|_| get_transaction(&mut reader, &mut before))
+            .collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(transactions)
     };
@@ -150,135 +186,176 @@ fn decode_public(
 }
 
 /// What the numbers of the next transaction are counted from.
-struct Before {
-    tx: TxId,
-    instant: i64,
-    entity: u64,
+pub(super) struct Before {
+    pub(super) tx: TxId,
+    pub(super) instant: i64,
+    pub(super) entity: u64,
 }
 
-impl Default for Before {
-    fn default() -> Self {
-        Self { tx: TX0, instant: 0, entity: 0 }
+impl Before {
+    /// Where commits hold one transaction each, the first id is the one that is expected.
+    pub(super) fn after(parent: &Position) -> Self {
+        Self { tx: TX0.wrapping_add(parent.seq), instant: 0, entity: 0 }
+    }
+
+    /// The flags of a datom that follows.
+    pub(super) fn flags(&self, datom: &Datom) -> u8 {
+        let of_transaction = datom.e == self.tx;
+        [
+            (ADDED, datom.added),
+            (OTHER_TX, datom.tx != self.tx),
+            (SAME_ENTITY, datom.e == self.entity && !of_transaction),
+            (TX_ENTITY, of_transaction),
+        ]
+        .into_iter()
+        .fold(0, |flags, (flag, holds)| if holds { flags | flag } else { flags })
+    }
+}
+
+/// The instant of a transaction, where it is the first of its datoms, and the other datoms.
+fn split_instant(transaction: &TxRecord) -> (Option<i64>, &[Datom]) {
+    match &*transaction.datoms {
+        [Datom { e, a: system::TX_INSTANT, v: Value::Inst(ms), tx, added: true }, others @ ..]
+            if *e == transaction.tx && *tx == transaction.tx =>
+        {
+            (Some(*ms), others)
+        }
+        datoms => (None, datoms),
+    }
+}
+
+/// Everything of a transaction but its datoms, the instant excepted.
+pub(super) fn put_transaction_head<'a>(
+    out: &mut Vec<u8>,
+    transaction: &'a TxRecord,
+    before: &mut Before,
+) -> &'a [Datom] {
+    let (instant, datoms) = split_instant(transaction);
+    put_zigzag(out, distance(before.tx.wrapping_add(1), transaction.tx));
+    before.tx = transaction.tx;
+    let attributes = &transaction.new_attributes;
+    let mut head = (datoms.len() as u64) << TRANSACTION_FLAGS;
+    head |= if instant.is_some() { HAS_INSTANT } else { 0 };
+    head |= if attributes.is_empty() { 0 } else { HAS_ATTRIBUTES };
+    put_varint(out, head);
+    if let Some(ms) = instant {
+        put_zigzag(out, ms.wrapping_sub(before.instant));
+        before.instant = ms;
+    }
+    if !attributes.is_empty() {
+        put_varint(out, attributes.len() as u64);
+        for ident in attributes.iter() {
+            put_value(out, &Value::Keyword(ident.clone()));
+        }
+    }
+    datoms
+}
+
+/// What [`put_transaction_head`] wrote.
+pub(super) struct TransactionHead {
+    pub(super) tx: TxId,
+    pub(super) instant: Option<i64>,
+    pub(super) new_attributes: Arc<[Keyword]>,
+    /// Datoms besides the instant.
+    pub(super) others: u64,
+}
+
+impl TransactionHead {
+    pub(super) fn instant_datom(&self) -> Option<Datom> {
+        let Self { tx, instant, .. } = *self;
+        let v = Value::Inst(instant?);
+        Some(Datom { e: tx, a: system::TX_INSTANT, v, tx, added: true })
+    }
+}
+
+pub(super) fn get_transaction_head(
+    reader: &mut Reader<'_>,
+    before: &mut Before,
+) -> Result<TransactionHead, DecodeError> {
+    let tx = displaced(before.tx.wrapping_add(1), reader.zigzag()?);
+    before.tx = tx;
+    let head = reader.varint()?;
+    let instant = match head & HAS_INSTANT {
+        0 => None,
+        _ => {
+            before.instant = before.instant.wrapping_add(reader.zigzag()?);
+            Some(before.instant)
+        }
+    };
+    let idents = if head & HAS_ATTRIBUTES == 0 { 0 } else { reader.count()? };
+    let new_attributes = (0..idents).map(|_| get_ident(reader)).collect::<Result<_, _>>()?;
+    Ok(TransactionHead { tx, instant, new_attributes, others: head >> TRANSACTION_FLAGS })
+}
+
+fn get_ident(reader: &mut Reader<'_>) -> Result<Keyword, DecodeError> {
+    match get_value(reader)? {
+        Value::Keyword(ident) => Ok(ident),
+        _ => Err(DecodeError::Malformed { what: "an attribute is named by no keyword" }),
     }
 }
 
 fn put_transaction(out: &mut Vec<u8>, transaction: &TxRecord, before: &mut Before) {
-    put_zigzag(out, distance(before.tx, transaction.tx));
-    before.tx = transaction.tx;
-    put_varint(out, transaction.new_attributes.len() as u64);
-    for ident in transaction.new_attributes.iter() {
-        put_varint(out, ident.text().len() as u64);
-        out.extend_from_slice(ident.text().as_bytes());
-    }
-    put_varint(out, transaction.datoms.len() as u64);
-    for datom in transaction.datoms.iter() {
-        put_datom(out, datom, before);
-    }
-}
-
-fn get_transaction(
-    reader: &mut Reader<'_>,
-    before: &mut Before,
-) -> Result<TxRecord, DecodeError> {
-    let tx = displaced(before.tx, reader.zigzag()?);
-    before.tx = tx;
-    let idents = reader.count()?;
-    let new_attributes = (0..idents)
-        .map(|_| Ok(Keyword::parse(reader.text()?)))
-        .collect::<Result<_, DecodeError>>()?;
-    let count = reader.count()?;
-    let datoms =
-        (0..count).map(|_| get_datom(reader, before)).collect::<Result<_, DecodeError>>()?;
-    Ok(TxRecord { tx, datoms, new_attributes })
-}
-
-fn put_datom(out: &mut Vec<u8>, datom: &Datom, before: &mut Before) {
-    let mut flags = 0;
-    for (flag, holds) in [
-        (ADDED, datom.added),
-        (OTHER_TX, datom.tx != before.tx),
-        (SAME_ENTITY, datom.e == before.entity && datom.e != before.tx),
-        (TX_ENTITY, datom.e == before.tx),
-    ] {
-        flags |= if holds { flag } else { 0 };
-    }
-    out.push(flags);
-    put_varint(out, u64::from(datom.a.0));
-    if flags & (SAME_ENTITY | TX_ENTITY) == 0 {
-        put_zigzag(out, distance(before.entity, datom.e));
-        before.entity = datom.e;
-    }
-    if flags & OTHER_TX != 0 {
-        put_zigzag(out, distance(before.tx, datom.tx));
-    }
-    match (&datom.v, datom.a) {
-        (Value::Inst(ms), system::TX_INSTANT) => {
-            out.push(1);
-            put_zigzag(out, ms.wrapping_sub(before.instant));
-            before.instant = *ms;
+    for datom in put_transaction_head(out, transaction, before) {
+        let flags = before.flags(datom);
+        out.push(Kind::of(&datom.v).beside(flags));
+        put_varint(out, u64::from(datom.a.0));
+        if flags & (SAME_ENTITY | TX_ENTITY) == 0 {
+            put_zigzag(out, distance(before.entity, datom.e));
+            before.entity = datom.e;
         }
-        (v, system::TX_INSTANT) => {
-            out.push(0);
-            put_value(out, v);
+        if flags & OTHER_TX != 0 {
+            put_zigzag(out, distance(before.tx, datom.tx));
         }
-        (v, _) => put_value(out, v),
+        Kind::put(out, &datom.v);
     }
 }
 
-fn get_datom(
-    reader: &mut Reader<'_>,
-    before: &mut Before,
-) -> Result<Datom, DecodeError> {
+fn get_transaction(reader: &mut Reader<'_>, before: &mut Before) -> Result<TxRecord, DecodeError> {
+    let head = get_transaction_head(reader, before)?;
+    let datoms = head.instant_datom().map(Ok);
+    let datoms = datoms.into_iter().chain((0..head.others).map(|_| get_datom(reader, before)));
+    let datoms = datoms.collect::<Result<_, DecodeError>>()?;
+    Ok(TxRecord { tx: head.tx, datoms, new_attributes: head.new_attributes })
+}
+
+fn get_datom(reader: &mut Reader<'_>, before: &mut Before) -> Result<Datom, DecodeError> {
     let flags = reader.byte()?;
-    let a = u32::try_from(reader.varint()?).map(AttrId);
-    let a = a.map_err(|_| DecodeError::Malformed { what: "no such attribute" })?;
-    let e = if flags & TX_ENTITY != 0 {
-        before.tx
-    } else {
-        if flags & SAME_ENTITY == 0 {
-            before.entity = displaced(before.entity, reader.zigzag()?);
-        }
-        before.entity
+    let a = get_attribute(reader)?;
+    if flags & (SAME_ENTITY | TX_ENTITY) == 0 {
+        before.entity = displaced(before.entity, reader.zigzag()?);
+    }
+    let e = if flags & TX_ENTITY == 0 { before.entity } else { before.tx };
+    let tx = match flags & OTHER_TX {
+        0 => before.tx,
+        _ => displaced(before.tx, reader.zigzag()?),
     };
-    let tx = if flags & OTHER_TX != 0 { displaced(before.tx, reader.zigzag()?) } else { before.tx };
-    let v = if a == system::TX_INSTANT && reader.byte()? == 1 {
-        let ms = before.instant.wrapping_add(reader.zigzag()?);
-        before.instant = ms;
-        Value::Inst(ms)
-    } else {
-        get_value(reader)?
-    };
+    let v = Kind::in_byte(flags).get(reader)?;
     Ok(Datom { e, a, v, tx, added: flags & ADDED != 0 })
 }
 
-fn distance(from: u64, to: u64) -> i64 {
+pub(super) fn get_attribute(reader: &mut Reader<'_>) -> Result<AttrId, DecodeError> {
+    let id = u32::try_from(reader.varint()?);
+    id.map(AttrId).map_err(|_| DecodeError::Malformed { what: "no such attribute" })
+}
+
+pub(super) fn distance(from: u64, to: u64) -> i64 {
     to.wrapping_sub(from) as i64
 }
 
-fn displaced(from: u64, by: i64) -> u64 {
+pub(super) fn displaced(from: u64, by: i64) -> u64 {
     from.wrapping_add(by as u64)
 }
 
 impl Note {
     fn put(&self, out: &mut Vec<u8>) {
-        self.request.put(out);
-        out.extend_from_slice(&self.body);
-        put_varint(out, self.tx);
-        put_varint(out, self.tempids.len() as u64);
-        for (tempid, id) in &self.tempids {
-            put_value(out, tempid);
-            put_varint(out, *id);
-        }
+        let Self { request, body, tx, tempids } = self.clone();
+        request.put(out);
+        Remembered { body, tx, tempids }.put(out);
     }
 
     fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let request = RequestId::get(reader)?;
-        let body = reader.array()?;
-        let tx = reader.varint()?;
-        let count = reader.count()?;
-        let tempids = (0..count)
-            .map(|_| Ok((get_value(reader)?, reader.varint()?)))
-            .collect::<Result<_, _>>()?;
+        let Remembered { body, tx, tempids } = Remembered::get(reader)?;
         Ok(Self { request, body, tx, tempids })
     }
 }

@@ -3,7 +3,7 @@
 //! It holds what all who have the same datoms and parameters agree on byte by byte, so that a
 //! mirror that writes out its indexes at the same commit makes the same block.
 
-use super::{CommitError, CommitId, Position};
+use super::{CommitError, CommitId, Position, check_version};
 use crate::block::Address;
 use crate::datom::EntityId;
 use crate::db::{Counters, Db, DbConfig, SchemaFlexibility};
@@ -89,10 +89,7 @@ impl FlushRecord {
     /// If they are none, or of a newer format.
     pub fn decode(bytes: &[u8]) -> Result<Self, CommitError> {
         let mut reader = Reader::new(bytes);
-        let version = reader.byte().map_err(CommitError::decode(WHAT))?;
-        if version != VERSION {
-            return Err(CommitError::Version { what: WHAT, found: version, supported: VERSION });
-        }
+        check_version(&mut reader, WHAT, VERSION)?;
         let read = |reader: &mut Reader<'_>| {
             let at = Position { seq: reader.varint()?, commit: CommitId(reader.array()?) };
             let previous = get_address(reader)?;
@@ -100,10 +97,7 @@ impl FlushRecord {
             let params = Params {
                 leaf_target: get_target(reader)?,
                 branch_target: get_target(reader)?,
-                seed: [
-                    u64::from_le_bytes(reader.array()?),
-                    u64::from_le_bytes(reader.array()?),
-                ],
+                seed: [u64::from_le_bytes(reader.array()?), u64::from_le_bytes(reader.array()?)],
             };
             let counters = Counters {
                 max_entity: reader.varint()? as EntityId,
