@@ -9,7 +9,7 @@ use std::time::Instant;
 use datahike_core::block::{Address, children, make_patch};
 use datahike_core::datom::{AttrId, Datom, FIRST_TX};
 use datahike_core::index::{
-    AttrTraits, Flushed, Index, Indexes, MemoryBlocks, Node, Params, Prefix, Range, derive,
+    AttrTraits, Flushed, Index, Indexes, MemoryBlocks, Node, Params, Prefix, Range, Slice, derive,
 };
 use datahike_value::Value;
 
@@ -138,7 +138,8 @@ fn reads(indexes: &Indexes, entities: u64) -> Result<(), Box<dyn Error>> {
             for slice in indexes.scan(&Range::all(index)) {
                 let slice = slice?;
                 rows += slice.rows.len();
-                sum = slice.iter().fold(sum, |sum, row| sum.wrapping_add(row.e));
+                let Slice { leaf, rows } = slice;
+                sum = rows.fold(sum, |sum, row| sum.wrapping_add(leaf.entity(row)));
             }
             Ok((sum, rows))
         });

@@ -7,7 +7,7 @@ use crate::block::{Address, BlockSource, Missing};
 use crate::datom::Datom;
 use crate::index::key::{DatomRef, Index};
 use crate::index::node::{Child, Node};
-use crate::index::rechunk::{Edit, Rechunked, Tree};
+use crate::index::rechunk::{Edits, Rechunked, Tree};
 use crate::index::tail::{Tail, TailDatom};
 use crate::index::{AttrTraits, Indexes, Params, Root, Roots};
 
@@ -84,12 +84,12 @@ impl Indexes {
         let current = tree(false, self.roots.current[index.number()]);
         let mut replaced: Vec<(usize, Datom)> = Vec::new();
         let edits = chains.current();
-        let current = update(&current, &edits, out, &mut |edit, row| {
+        let current = update(&current, Edits::Facts(&edits), out, &mut |edit, row| {
             replaced.push((edit, row.to_datom()));
         })?;
         let history = tree(true, self.roots.history[index.number()]);
         let edits = chains.history(&replaced);
-        let history = update(&history, &edits, out, &mut |_, _| {})?;
+        let history = update(&history, Edits::Events(&edits), out, &mut |_, _| {})?;
         Ok((current, history))
     }
 }
@@ -104,11 +104,11 @@ pub(crate) struct Output {
 /// Applies sorted edits to a tree, level by level: the new root.
 pub(crate) fn update(
     tree: &Tree<'_>,
-    edits: &[Edit<'_>],
+    edits: Edits<'_>,
     out: &mut Output,
     replaced: &mut dyn FnMut(usize, &DatomRef<'_>),
 ) -> Result<Option<Root>, Missing> {
-    if edits.is_empty() {
+    if edits.len() == 0 {
         return Ok(tree.root);
     }
     tree.require(edits)?;
@@ -139,11 +139,7 @@ pub(crate) fn rise(
             true => changes,
             false => made.added.into_iter().map(|(key, child)| (key, Some(child))).collect(),
         };
-        let edits: Vec<Edit<'_>> = changes
-            .iter()
-            .map(|(key, child)| Edit { row: key.into(), put: child.is_some(), child: *child })
-            .collect();
-        made = tree.rechunk(level, &edits, &mut |_, _| {})?;
+        made = tree.rechunk(level, Edits::Children(&changes), &mut |_, _| {})?;
     }
     let Some((_, top)) = made.added.first() else { return Ok(None) };
     let root = shorten(tree, Root { address: top.address, depth: level, count: top.count }, &all)?;
@@ -280,17 +276,13 @@ impl<'a> Chains<'a> {
     }
 
     /// One edit per fact: what the last event says.
-    fn current(&self) -> Vec<Edit<'a>> {
-        self.iter()
-            .filter_map(|chain| chain.last())
-            .map(|last| Edit { row: (&last.datom).into(), put: last.datom.added, child: None })
-            .collect()
+    fn current(&self) -> Vec<&'a Datom> {
+        self.iter().filter_map(|chain| chain.last()).map(|last| &last.datom).collect()
     }
 
     /// What is to be remembered of each fact, given what the current tree had (by number of the
     /// chain, ascending).
-    fn history<'b>(&'b self, replaced: &'b [(usize, Datom)]) -> Vec<Edit<'b>> {
-        let put = |datom: &'b Datom| Edit { row: datom.into(), put: true, child: None };
+    fn history<'b>(&'b self, replaced: &'b [(usize, Datom)]) -> Vec<&'b Datom> {
         let mut edits = Vec::new();
         let mut replaced = replaced.iter().peekable();
         for (number, chain) in self.iter().enumerate() {
@@ -298,13 +290,13 @@ impl<'a> Chains<'a> {
             if let (Some(before), Some(first)) = (before, chain.first())
                 && first.keep
             {
-                edits.push(put(before));
+                edits.push(before);
             }
             for (at, event) in chain.iter().enumerate() {
                 // A retraction is remembered as it says itself, an assertion as its end says.
                 let decides = if event.datom.added { chain.get(at + 1) } else { Some(event) };
                 if decides.is_some_and(|event| event.keep) {
-                    edits.push(put(&event.datom));
+                    edits.push(&event.datom);
                 }
             }
         }

@@ -190,26 +190,36 @@ impl Prefix {
 
     /// How `row` compares with this prefix in `index`: `Equal` if it starts with it.
     pub fn place(&self, row: &DatomRef<'_>, index: Index) -> Ordering {
-        fn step<T>(given: Option<T>, cmp: impl FnOnce(T) -> Ordering) -> Option<Ordering> {
-            given.map(cmp)
-        }
-        let e = || step(self.e, |e| row.e.cmp(&e));
-        let a = || step(self.a, |a| row.a.cmp(&a));
-        let v = || step(self.v.as_ref(), |v| row.v.cmp(&v.into()));
-        let order: [&dyn Fn() -> Option<Ordering>; 3] = match index {
-            Index::Eavt => [&e, &a, &v],
-            Index::Aevt => [&a, &e, &v],
-            Index::Avet => [&a, &v, &e],
+        let (e, a, v) = (self.e, self.a, self.v.as_ref());
+        let by_e = |e: EntityId| row.e.cmp(&e);
+        let by_a = |a: AttrId| row.a.cmp(&a);
+        let by_v = |v: &Value| row.v.cmp(&v.into());
+        // The first component that is not given, or that differs, decides.
+        let decided = match index {
+            Index::Eavt => first_ne(e.map(by_e))
+                .or_else(|| first_ne(a.map(by_a)))
+                .or_else(|| first_ne(v.map(by_v))),
+            Index::Aevt => first_ne(a.map(by_a))
+                .or_else(|| first_ne(e.map(by_e)))
+                .or_else(|| first_ne(v.map(by_v))),
+            Index::Avet => first_ne(a.map(by_a))
+                .or_else(|| first_ne(v.map(by_v)))
+                .or_else(|| first_ne(e.map(by_e))),
         };
-        for component in order {
-            match component() {
-                None => return Ordering::Equal,
-                Some(Ordering::Equal) => {}
-                Some(decided) => return decided,
-            }
+        if let Some(order) = decided {
+            return order;
         }
         let Some(tx) = self.tx else { return Ordering::Equal };
         row.tx.cmp(&tx).then_with(|| self.added.map_or(Ordering::Equal, |y| row.added.cmp(&y)))
+    }
+}
+
+/// What ends a comparison by components: one that is not given, or that differs.
+fn first_ne(component: Option<Ordering>) -> Option<Ordering> {
+    match component {
+        None => Some(Ordering::Equal),
+        Some(Ordering::Equal) => None,
+        differs => differs,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Blocks in memory.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::block::{Address, BlockSource};
@@ -11,7 +12,25 @@ use crate::index::node::Node;
 /// whoever holds all blocks of a snapshot anyway.
 #[derive(Debug, Default)]
 pub struct MemoryBlocks {
-    nodes: RwLock<HashMap<Address, Arc<Node>>>,
+    nodes: RwLock<HashMap<Address, Arc<Node>, BuildHasherDefault<FirstBytes>>>,
+}
+
+/// Addresses are hashes already: their first bytes will do.
+#[derive(Debug, Default)]
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
 }
 
 impl MemoryBlocks {

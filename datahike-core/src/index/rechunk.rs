@@ -2,6 +2,7 @@
 //! the same as if the whole level had been.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::block::{Address, BlockSource, Missing};
@@ -12,14 +13,46 @@ use crate::index::key::{DatomRef, Index};
 use crate::index::node::{Branch, Child, Node};
 use crate::index::{Params, Root};
 
-/// One change to a level: to a leaf's datoms, or to a branch's children (by their last key).
+/// Changes to a level, sorted, one per key.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Edit<'a> {
-    pub(crate) row: DatomRef<'a>,
-    /// `false` removes what has this key.
-    pub(crate) put: bool,
-    /// What is put, above the leaves.
-    pub(crate) child: Option<Child>,
+pub(crate) enum Edits<'a> {
+    /// Of leaves: puts assertions; a retraction removes what has its fact.
+    Facts(&'a [&'a Datom]),
+    /// Of leaves: puts all.
+    Events(&'a [&'a Datom]),
+    /// Of branches: puts a child under its last key, or removes what has that key.
+    Children(&'a [(Datom, Option<Child>)]),
+}
+
+impl<'a> Edits<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Facts(datoms) | Self::Events(datoms) => datoms.len(),
+            Self::Children(children) => children.len(),
+        }
+    }
+
+    fn row(&self, at: usize) -> DatomRef<'a> {
+        match self {
+            Self::Facts(datoms) | Self::Events(datoms) => datoms[at].into(),
+            Self::Children(children) => (&children[at].0).into(),
+        }
+    }
+
+    fn puts(&self, at: usize) -> bool {
+        match self {
+            Self::Facts(datoms) => datoms[at].added,
+            Self::Events(_) => true,
+            Self::Children(children) => children[at].1.is_some(),
+        }
+    }
+
+    fn child(&self, at: usize) -> Option<Child> {
+        match self {
+            Self::Facts(_) | Self::Events(_) => None,
+            Self::Children(children) => children[at].1,
+        }
+    }
 }
 
 /// Which tree, and what does not change from level to level.
@@ -66,16 +99,22 @@ impl Tree<'_> {
     ///
     /// # Errors
     /// Every block of the deepest level that can be told by now.
-    pub(crate) fn require(&self, edits: &[Edit<'_>]) -> Result<(), Missing> {
+    pub(crate) fn require(&self, edits: Edits<'_>) -> Result<(), Missing> {
         let mut missing = Vec::new();
         if let Some(root) = self.root {
-            self.collect_missing(root.address, edits, &mut missing);
+            self.collect_missing(root.address, edits, 0..edits.len(), &mut missing);
         }
         if missing.is_empty() { Ok(()) } else { Err(Missing::of(missing)) }
     }
 
-    fn collect_missing(&self, address: Address, mut edits: &[Edit<'_>], into: &mut Vec<Address>) {
-        if edits.is_empty() {
+    fn collect_missing(
+        &self,
+        address: Address,
+        edits: Edits<'_>,
+        mut which: Range<usize>,
+        into: &mut Vec<Address>,
+    ) {
+        if which.is_empty() {
             return;
         }
         let Some(node) = self.source.node(&address) else {
@@ -86,9 +125,17 @@ impl Tree<'_> {
         for (at, child) in branch.addresses.iter().enumerate() {
             let last = at + 1 == branch.addresses.len();
             let key = branch.keys.row(at);
-            let here = edits.partition_point(|e| last || self.compare(0, &e.row, &key).is_le());
-            self.collect_missing(*child, &edits[..here], into);
-            edits = &edits[here..];
+            let (mut low, mut high) = (which.start, which.end);
+            while low < high {
+                let middle = low.midpoint(high);
+                if last || self.compare(0, &edits.row(middle), &key).is_le() {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            self.collect_missing(*child, edits, which.start..low, into);
+            which.start = low;
         }
     }
 
@@ -100,7 +147,7 @@ impl Tree<'_> {
     pub(crate) fn rechunk(
         &self,
         level: u8,
-        edits: &[Edit<'_>],
+        edits: Edits<'_>,
         replaced: &mut dyn FnMut(usize, &DatomRef<'_>),
     ) -> Result<Rechunked, Missing> {
         let mut work = Work::new(self, level, edits);
@@ -114,7 +161,7 @@ impl Tree<'_> {
         let mut next = 0;
         let mut here: Option<Position> = None;
         while next < edits.len() {
-            let start = self.first_affected(root, level, &edits[next].row)?;
+            let start = self.first_affected(root, level, &edits.row(next))?;
             let mut position = match here.take() {
                 Some(here) if here.is_at_or_after(&start) => here,
                 _ => start,
@@ -140,7 +187,7 @@ impl Tree<'_> {
 
     /// The leaves of a tree with these rows of other leaves, given in the order of this tree.
     pub(crate) fn build(&self, nodes: &[Arc<Node>], rows: &[(u32, u32)]) -> Rechunked {
-        let mut work = Work::new(self, 0, &[]);
+        let mut work = Work::new(self, 0, Edits::Events(&[]));
         work.nodes = nodes.to_vec();
         for (node, row) in rows {
             let key = nodes[*node as usize].rows().row(*row as usize);
@@ -259,7 +306,7 @@ impl Position {
 struct Work<'a> {
     tree: &'a Tree<'a>,
     level: u8,
-    edits: &'a [Edit<'a>],
+    edits: Edits<'a>,
     /// The old blocks whose rows are in the chunker; number 0 stands for the edits.
     nodes: Vec<Arc<Node>>,
     chunker: Chunker,
@@ -268,7 +315,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(tree: &'a Tree<'a>, level: u8, edits: &'a [Edit<'a>]) -> Self {
+    fn new(tree: &'a Tree<'a>, level: u8, edits: Edits<'a>) -> Self {
         let rule = match level {
             0 => Rule::leaf(tree.params.leaf_target),
             _ => Rule::branch(tree.params.branch_target),
@@ -312,15 +359,16 @@ impl<'a> Work<'a> {
         for at in 0..rows.len() {
             let row = rows.row(at);
             let mut kept = true;
-            while let Some(edit) = self.edits.get(next) {
-                match self.tree.compare(self.level, &edit.row, &row) {
+            while next < self.edits.len() {
+                let edit = self.edits.row(next);
+                match self.tree.compare(self.level, &edit, &row) {
                     Ordering::Greater => break,
                     Ordering::Less => {}
                     Ordering::Equal => {
                         // The very datom that is there already replaces nothing.
-                        let same = edit.put
+                        let same = self.edits.puts(next)
                             && self.level == 0
-                            && edit.row.cmp_in(&row, self.tree.index).is_eq();
+                            && edit.cmp_in(&row, self.tree.index).is_eq();
                         kept = same;
                         if same {
                             next += 1;
@@ -350,9 +398,9 @@ impl<'a> Work<'a> {
     }
 
     fn push_edit(&mut self, at: usize) {
-        let edit = self.edits[at];
-        if edit.put {
-            self.push(0, at as u32, &edit.row);
+        if self.edits.puts(at) {
+            let row = self.edits.row(at);
+            self.push(0, at as u32, &row);
         }
     }
 
@@ -376,7 +424,7 @@ impl<'a> Work<'a> {
             .items
             .iter()
             .map(|item| match item.source.checked_sub(1) {
-                None => self.edits[item.row as usize].row,
+                None => self.edits.row(item.row as usize),
                 Some(node) => self.nodes[node as usize].rows().row(item.row as usize),
             })
             .collect();
@@ -396,7 +444,7 @@ impl<'a> Work<'a> {
 
     fn child(&self, item: &Item) -> Option<Child> {
         match item.source.checked_sub(1) {
-            None => self.edits[item.row as usize].child,
+            None => self.edits.child(item.row as usize),
             Some(node) => match &*self.nodes[node as usize] {
                 Node::Branch(branch) => branch.child(item.row as usize),
                 Node::Leaf(_) => None,
