@@ -20,9 +20,7 @@ use crate::rt::{MaybeSend, MaybeSync, within};
 /// How to subscribe.
 #[derive(Clone, Default)]
 pub struct SubscribeOptions {
-    /// Bytes that may be on the way unconsumed; the serving side may grant less. By default what it
-    /// grants at most.
-    pub window: Option<usize>,
+    window: Option<usize>,
     state: Option<Arc<dyn State>>,
 }
 
@@ -37,6 +35,14 @@ impl<F: Fn() -> Value + MaybeSend + MaybeSync> State for F {
 }
 
 impl SubscribeOptions {
+    /// Lets this many bytes be on the way unconsumed; the serving side may grant less. Without it: as
+    /// much as both sides' [`Limits::window_bytes`] allow.
+    #[must_use]
+    pub fn window(mut self, bytes: usize) -> Self {
+        self.window = Some(bytes);
+        self
+    }
+
     /// Tells the topic's handler at every subscribing, after reconnects too, what this returns then.
     #[must_use]
     pub fn state(mut self, state: impl Fn() -> Value + MaybeSend + MaybeSync + 'static) -> Self {
