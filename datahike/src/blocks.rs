@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use datahike_core::block::{Address, BlockSource, Missing};
 use datahike_core::index::Node;
-use datahike_store::{Address as StoreAddress, Store};
+use datahike_store::{Address as StoreAddress, Store, StoreExt};
 use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -42,7 +42,7 @@ struct ByBytes;
 
 impl Weighter<Address, Arc<Node>> for ByBytes {
     fn weight(&self, _: &Address, node: &Arc<Node>) -> u64 {
-        node.memory_bytes() as u64
+        node.memory() as u64
     }
 }
 
@@ -154,15 +154,29 @@ impl Blocks {
         Ok(())
     }
 
+    /// The bytes of a block that is no index node, verified.
+    ///
+    /// # Errors
+    /// [`Error::BlockLost`], [`Error::BlockDamaged`], or what the store fails with.
+    pub async fn read(&self, address: &Address) -> Result<Bytes, Error> {
+        let found = self.store.get_one(&StoreAddress(address.0)).await?;
+        let bytes = found.ok_or(Error::BlockLost { address: *address })?;
+        Self::verify(address, &bytes)?;
+        Ok(bytes)
+    }
+
+    fn verify(address: &Address, bytes: &Bytes) -> Result<(), Error> {
+        let found = Address::of(bytes);
+        if found == *address {
+            return Ok(());
+        }
+        let reason = format!("its bytes hash to {found}");
+        Err(Error::BlockDamaged { address: *address, reason })
+    }
+
     fn decode(&self, address: &Address, bytes: &Bytes) -> Result<Arc<Node>, Error> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let found = Address::of(bytes);
-        if found != *address {
-            return Err(Error::BlockDamaged {
-                address: *address,
-                reason: format!("its bytes hash to {found}"),
-            });
-        }
+        Self::verify(address, bytes)?;
         let node = Node::decode(bytes).map_err(|error| Error::BlockDamaged {
             address: *address,
             reason: error.to_string(),

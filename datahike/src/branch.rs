@@ -5,16 +5,28 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use datahike_core::Db;
-use datahike_core::commit::{CommitId, Position};
+use bytes::Bytes;
+use datahike_core::block::Address;
+use datahike_core::commit::{Dedup, Entry, FlushRecord, Head, Position, open, replay};
 use datahike_core::datom::TxId;
-use datahike_core::tx::TxReport;
+use datahike_core::db::Db;
+use datahike_core::tx::{ResolvedTx, TxReport};
 use datahike_store::Store;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
 
 use crate::blocks::Blocks;
 use crate::error::Error;
 use crate::reports::Reports;
+
+/// Bytes of log read at once while a branch is loaded.
+const LOG_BYTES_AT_ONCE: usize = 4 << 20;
+
+/// Events that wait for one who follows a branch.
+const EVENTS_WAITING_MAX: usize = 16_384;
+
+/// Ends the names of branches in which mirrors keep their notes.
+pub(crate) const MIRROR_NOTES: &str = "~mirror";
 
 /// A snapshot and where it stands in the branch's history.
 #[derive(Clone, Debug)]
@@ -23,65 +35,95 @@ pub struct Snapshot {
     pub db: Db,
     /// Its place.
     pub at: Position,
-    /// The flush below its tail.
-    pub flush: Position,
-    /// The flush record's block.
-    pub flush_record: datahike_core::block::Address,
-    /// Revision of the store's head that names it.
+    /// What the head record says.
+    pub head: Head,
+    /// Revision of the store's head that it came from.
     pub revision: u64,
 }
 
-impl Snapshot {
-    /// The commit that made it.
-    pub fn commit(&self) -> CommitId {
-        self.at.commit
-    }
+/// What happened to a branch, for those who pass it on.
+#[derive(Clone, Debug)]
+pub enum BranchEvent {
+    /// A commit is durable.
+    Committed {
+        /// Its place.
+        at: Position,
+        /// Its log entry without the private part.
+        public: Bytes,
+    },
+    /// The indexes were written out as of a commit.
+    Flushed {
+        /// The commit.
+        at: Position,
+        /// The flush record's block.
+        record: Address,
+    },
 }
 
 /// One branch of one open store.
 #[derive(Debug)]
-pub(crate) struct Branch {
+pub struct Branch {
     name: String,
     blocks: Arc<Blocks>,
     current: ArcSwap<Snapshot>,
     reports: Reports,
     newest: watch::Sender<TxId>,
+    followers: Mutex<Vec<mpsc::Sender<BranchEvent>>>,
 }
 
 impl Branch {
-    pub(crate) fn new(name: String, blocks: Arc<Blocks>, snapshot: Snapshot) -> Self {
+    pub(crate) fn new(name: &str, blocks: Arc<Blocks>, snapshot: Snapshot) -> Self {
         let (newest, _) = watch::channel(snapshot.db.max_tx());
         Self {
-            name,
+            name: name.to_owned(),
             blocks,
             current: ArcSwap::from_pointee(snapshot),
             reports: Reports::default(),
             newest,
+            followers: Mutex::default(),
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
+    /// Its name, `db` unless told.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn blocks(&self) -> &Arc<Blocks> {
+    /// The blocks its snapshots are read through.
+    pub fn blocks(&self) -> &Arc<Blocks> {
         &self.blocks
     }
 
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+    /// Where it is kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
         self.blocks.store()
     }
 
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
+    /// Who hears of its transactions.
     pub(crate) fn reports(&self) -> &Reports {
         &self.reports
     }
 
+    /// Everything that happens to the branch from here on. The channel closes on whoever does not
+    /// keep up: what was missed is in the log.
+    pub fn follow(&self) -> mpsc::Receiver<BranchEvent> {
+        let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+        self.followers.lock().push(sender);
+        receiver
+    }
+
+    /// Tells those who follow.
+    pub(crate) fn announce(&self, event: &BranchEvent) {
+        self.followers.lock().retain(|follower| follower.try_send(event.clone()).is_ok());
+    }
+
     /// Shows a newer snapshot, then tells of the transactions that led to it: whoever hears of one
-    /// finds it in `db()`.
+    /// finds it in the connection's database value.
     pub(crate) fn advance(&self, snapshot: Snapshot, reports: &[Arc<TxReport>]) {
         let newest = snapshot.db.max_tx();
         self.current.store(Arc::new(snapshot));
@@ -89,8 +131,9 @@ impl Branch {
         self.newest.send_replace(newest);
     }
 
-    /// Shows the same datoms in other indexes.
+    /// Shows another snapshot without a word: the same datoms in other indexes.
     pub(crate) fn replace(&self, snapshot: Snapshot) {
+        self.newest.send_replace(snapshot.db.max_tx());
         self.current.store(Arc::new(snapshot));
     }
 
@@ -99,4 +142,101 @@ impl Branch {
         let mut newest = self.newest.subscribe();
         newest.wait_for(|newest| *newest >= tx).await.map(drop).map_err(|_| Error::Released)
     }
+}
+
+/// A branch as the store has it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) snapshot: Snapshot,
+    /// The requests remembered, complete up to the snapshot.
+    pub(crate) dedup: Dedup,
+    /// The transactions after the flush.
+    pub(crate) tail: Vec<ResolvedTx>,
+}
+
+/// Reads a branch: its flush record, and the log after it.
+///
+/// # Errors
+/// [`Error::NoDatabase`] if the store has no such branch; what the store fails with.
+pub(crate) async fn load(blocks: &Arc<Blocks>, branch: &str) -> Result<Loaded, Error> {
+    let store = blocks.store();
+    let stored = store.head(branch).await?.ok_or_else(|| Error::NoDatabase {
+        place: format!("{}, branch {branch}", store.describe()),
+    })?;
+    let head = Head::decode(&stored.record)?;
+    let record = FlushRecord::decode(&blocks.read(&head.flush_record).await?)?;
+    let mut dedup = match &head.dedup {
+        Some(address) => Dedup::decode(&blocks.read(address).await?)?,
+        None => Dedup::default(),
+    };
+    let source: Arc<Blocks> = Arc::clone(blocks);
+    let mut tail = Vec::new();
+    let base = (open(&record, source), record.at);
+    let (db, at) = follow_log(store.as_ref(), branch, &head, base, stored.log.end, |entry| {
+        entry.notes.iter().for_each(|note| dedup.remember(note));
+        tail.extend(entry.transactions.iter().cloned());
+    })
+    .await?;
+    let snapshot = Snapshot { db, at, head, revision: stored.revision };
+    Ok(Loaded { snapshot, dedup, tail })
+}
+
+/// A newer snapshot than `known`, reading only what came since where that can be.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn reload(
+    blocks: &Arc<Blocks>,
+    branch: &str,
+    known: &Snapshot,
+) -> Result<Snapshot, Error> {
+    let store = blocks.store();
+    let stored = store.head(branch).await?;
+    let Some(stored) = stored.filter(|stored| {
+        Head::decode(&stored.record).is_ok_and(|head| head == known.head)
+            && stored.log.start <= known.head.log_number(known.at.seq)
+    }) else {
+        return Ok(load(blocks, branch).await?.snapshot);
+    };
+    let base = (known.db.clone(), known.at);
+    let (db, at) = follow_log(store.as_ref(), branch, &known.head, base, stored.log.end, |_| {}).await?;
+    Ok(Snapshot { db, at, head: known.head, revision: stored.revision })
+}
+
+/// The snapshot as of a commit between a snapshot's flush and the snapshot itself.
+///
+/// # Errors
+/// What the store fails with, and if the log no longer has the commits since the flush.
+pub(crate) async fn as_of_commit(
+    blocks: &Arc<Blocks>,
+    branch: &str,
+    snapshot: &Snapshot,
+    seq: u64,
+) -> Result<(Db, Position), Error> {
+    let record = FlushRecord::decode(&blocks.read(&snapshot.head.flush_record).await?)?;
+    let source: Arc<Blocks> = Arc::clone(blocks);
+    let base = (open(&record, source), record.at);
+    let end = snapshot.head.log_number(seq);
+    follow_log(blocks.store().as_ref(), branch, &snapshot.head, base, end, |_| {}).await
+}
+
+/// Lays the log from a snapshot's place up to entry number `end` over it.
+async fn follow_log(
+    store: &dyn Store,
+    branch: &str,
+    head: &Head,
+    (mut db, mut at): (Db, Position),
+    end: u64,
+    mut see: impl FnMut(&Entry),
+) -> Result<(Db, Position), Error> {
+    while head.log_number(at.seq) < end {
+        let entries = store.log(branch, head.log_number(at.seq), LOG_BYTES_AT_ONCE).await?;
+        if entries.is_empty() {
+            break;
+        }
+        let left = usize::try_from(end - head.log_number(at.seq)).unwrap_or(usize::MAX);
+        let entries = entries.iter().take(left).map(|entry| &entry[..]);
+        (db, at) = replay(&db, at, entries, &mut see)?;
+    }
+    Ok((db, at))
 }

@@ -1,1 +1,33 @@
-//! A live-syncing Datalog database: connections, snapshots, mirrors, watched queries.
+//! A live-syncing Datalog database: what an application imports.
+//!
+//! [`create_database`] and [`connect`] take a [`Config`] and give a [`Connection`]; its
+//! [`db`](Connection::db) is an immutable value ([`Db`]) that queries run over. With a kabel writer
+//! the database belongs to a server peer: the connection mirrors its store, queries run locally, and
+//! transactions are sent to the server.
+
+mod blocks;
+mod branch;
+pub mod config;
+mod connection;
+mod database;
+mod error;
+pub mod kabel;
+pub mod mirror;
+mod reports;
+mod watch;
+mod worker;
+mod writer;
+
+pub use blocks::{Blocks, Faulting};
+pub use branch::{Branch, BranchEvent, Snapshot};
+pub use config::Config;
+pub use connection::Connection;
+pub use database::{connect, create_database, database_exists, delete_database};
+pub use error::Error;
+pub use reports::{TxEvent, TxReports, WAITING_REPORTS_MAX};
+pub use watch::{Change, Watch};
+pub use writer::{TRANSACTION_BYTES_MAX, Transacted, Transaction};
+
+pub use datahike_core::{self as core, commit, datom, db::Db, pull, query, tx::TxReport};
+pub use datahike_store as store;
+pub use datahike_value::{BigDecimal, BigInt, Keyword, Symbol, Uuid, Value, edn, kw};

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
+use datahike_core::datom::TxId;
+use datahike_core::tx::TxReport;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-
-use crate::report::TxReport;
-use datahike_core::datom::TxId;
 
 /// Reports that wait for one listener. One that falls further behind is told of a gap instead: a
 /// report holds two snapshots, and memory must not grow with the slowest.

@@ -198,10 +198,8 @@ impl StoreConfig {
                 let frontend = part("frontend-config", "give the fast store")?;
                 let backend = part("backend-config", "give the lasting store")?;
                 let ids = [id.as_ref(), frontend.id(), backend.id()];
-                let mut given = ids.into_iter().flatten().map(StoreId::uuid);
-                if let Some(first) = given.next()
-                    && given.any(|other| other != first)
-                {
+                let given: Vec<_> = ids.into_iter().flatten().map(StoreId::uuid).collect();
+                if given.windows(2).any(|two| two[0] != two[1]) {
                     return Err(ConfigError::Exclusive {
                         first: ":store :id",
                         second: ":id of its frontend or backend",

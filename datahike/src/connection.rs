@@ -1,0 +1,292 @@
+//! What an application holds: a connection to one branch of one database.
+
+use std::sync::Arc;
+
+use datahike_core::commit::RequestId;
+use datahike_core::datom::{EntityId, TxId};
+use datahike_core::db::Db;
+use datahike_core::pull::{self, Pattern};
+use datahike_core::query::{self, Input, Query, QueryResult};
+use datahike_core::tx::TxReport;
+use datahike_value::{Uuid, Value};
+use futures::FutureExt;
+
+use crate::blocks::Faulting;
+use crate::branch::{self, Branch, BranchEvent, Snapshot};
+use crate::config::Config;
+use crate::error::Error;
+use crate::kabel::RemoteWriter;
+use crate::reports::{TxEvent, TxReports};
+use crate::watch::Watch;
+use crate::writer::{Transacted, Transaction, Writer};
+
+/// A connection to a database. Cheap to clone; all clones are one connection, which ends with
+/// [`Connection::release`].
+///
+/// ```
+/// use datahike::{Config, connect, create_database, edn};
+///
+/// # futures::executor::block_on(async {
+/// let config = create_database(&Config::memory()).await?;
+/// let conn = connect(&config).await?;
+/// conn.transact(edn::read(
+///     "[{:db/ident :name :db/valueType :db.type/string :db/cardinality :db.cardinality/one}]",
+/// )?).await?;
+/// conn.transact(edn::read(r#"[{:name "Alice"} {:name "Bob"}]"#)?).await?;
+/// let found = conn.q("[:find (count ?e) . :where [?e :name]]", &[])?;
+/// assert_eq!(found.into_value(), 2.into());
+/// conn.release().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    branch: Arc<Branch>,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    Writer(Writer),
+    Reader,
+    Mirror(RemoteWriter),
+}
+
+impl Connection {
+    pub(crate) fn local(config: Config, branch: Arc<Branch>, writer: Writer) -> Self {
+        Self { shared: Arc::new(Shared { config, branch, role: Role::Writer(writer) }) }
+    }
+
+    pub(crate) fn read_only(config: Config, branch: Arc<Branch>) -> Self {
+        Self { shared: Arc::new(Shared { config, branch, role: Role::Reader }) }
+    }
+
+    pub(crate) fn mirror(config: Config, branch: Arc<Branch>, writer: RemoteWriter) -> Self {
+        Self { shared: Arc::new(Shared { config, branch, role: Role::Mirror(writer) }) }
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Identity of the store, by which other peers know the database.
+    pub fn store_id(&self) -> Uuid {
+        self.shared.branch.store().identity().id
+    }
+
+    /// The live state underneath, for those who serve it to others.
+    pub fn branch(&self) -> &Arc<Branch> {
+        &self.shared.branch
+    }
+
+    /// The newest database value. On a read-only connection to a store that another process
+    /// writes, the newest that is durable there; if the store cannot be read just now, the newest
+    /// that was seen ([`Connection::refresh`] says why).
+    pub fn db(&self) -> Db {
+        if matches!(self.shared.role, Role::Reader)
+            && let Some(Err(error)) = self.refresh().now_or_never()
+        {
+            tracing::warn!(%error, "cannot look for a newer snapshot");
+        }
+        self.shared.branch.snapshot().db.clone()
+    }
+
+    /// The newest database value with its place in the history of the branch.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.branch.snapshot()
+    }
+
+    /// Looks for a newer head in the store, where this connection is not told of them.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        if !matches!(self.shared.role, Role::Reader) {
+            return Ok(());
+        }
+        let branch = &self.shared.branch;
+        let known = branch.snapshot();
+        let head = branch.store().head(branch.name()).await?;
+        if head.is_some_and(|head| head.revision == known.revision) {
+            return Ok(());
+        }
+        let newer = branch::reload(branch.blocks(), branch.name(), &known).await?;
+        branch.replace(newer);
+        Ok(())
+    }
+
+    /// Carries out a transaction: `data` is a vector of maps and operations. Ready when it is
+    /// durable, and with a kabel writer when the local mirror shows it.
+    ///
+    /// # Errors
+    /// Why it was refused, with a stable code; nothing of it happened then.
+    pub async fn transact(&self, data: impl Into<Value>) -> Result<Arc<TxReport>, Error> {
+        let transacted = self.transact_with(Transaction::new(data.into())).await?;
+        match transacted {
+            Transacted::Now(report) => Ok(report),
+            Transacted::Before(remembered) => Err(Error::LogGone { tx: remembered.tx }),
+        }
+    }
+
+    /// [`Connection::transact`] with metadata, or under a request id so that it happens once.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn transact_with(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        match &self.shared.role {
+            Role::Writer(writer) => writer.transact(transaction).await,
+            Role::Mirror(writer) => writer.transact(&self.shared.branch, transaction).await,
+            Role::Reader => Err(Error::ReadOnly { place: self.shared.branch.store().describe() }),
+        }
+    }
+
+    /// Runs a query over the newest database value, which is its first input; `inputs` are the
+    /// others.
+    ///
+    /// # Errors
+    /// Why the query could not be read or answered.
+    pub fn q(&self, query: &str, inputs: &[Value]) -> Result<QueryResult, Error> {
+        let query = Query::parse(query)?;
+        let inputs: Vec<Input> = std::iter::once(Input::from(self.db()))
+            .chain(inputs.iter().cloned().map(Input::from))
+            .collect();
+        self.settle_now(|| query::q(&query, &inputs, &query::Context::default()))
+    }
+
+    /// Pulls one entity of the newest database value: an id, a lookup ref or an ident.
+    ///
+    /// # Errors
+    /// Why the pattern could not be read or the entity not be found.
+    pub fn pull(&self, pattern: &str, entity: &Value) -> Result<Value, Error> {
+        let pattern = Pattern::parse_text(pattern)?;
+        let db = self.db();
+        self.settle_now(|| pull::pull(&db, &pattern, entity))
+    }
+
+    /// Runs something over snapshots of this connection whose blocks can be read at once.
+    ///
+    /// # Errors
+    /// What it fails with; what is wrong with a block.
+    pub fn settle_now<T, E>(&self, evaluate: impl FnMut() -> Result<T, E>) -> Result<T, Error>
+    where
+        E: Faulting + Into<Error>,
+    {
+        self.shared.branch.blocks().settle_now(evaluate)
+    }
+
+    /// Runs something over snapshots of this connection, fetching blocks that it lacks and running
+    /// it again.
+    ///
+    /// # Errors
+    /// What it fails with; what is wrong with a block or the store.
+    pub async fn settle<T, E>(&self, evaluate: impl FnMut() -> Result<T, E>) -> Result<T, Error>
+    where
+        E: Faulting + Into<Error>,
+    {
+        self.shared.branch.blocks().settle(evaluate).await
+    }
+
+    /// Calls `callback` for every transaction from here on, whoever made it, once each and in
+    /// order, on a worker of its own. Replaces what listened under `key`.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn listen(
+        &self,
+        key: impl Into<String>,
+        callback: impl FnMut(&TxEvent) + Send + 'static,
+    ) -> Result<(), Error> {
+        let reports = self.shared.branch.reports();
+        reports
+            .listen(key.into(), callback)
+            .map_err(|source| Error::Worker { what: "a listener", source })
+    }
+
+    /// Ends what listens under the key; false if nothing does.
+    pub fn unlisten(&self, key: &str) -> bool {
+        self.shared.branch.reports().unlisten(key)
+    }
+
+    /// Every transaction from here on, as a stream.
+    pub fn tx_reports(&self) -> TxReports {
+        self.shared.branch.reports().stream()
+    }
+
+    /// A query's result, and what came and went with each change to it.
+    ///
+    /// # Errors
+    /// Why the query could not be read or answered.
+    pub fn watch(&self, query: &str, inputs: &[Value]) -> Result<Watch, Error> {
+        Watch::new(self.clone(), query, inputs)
+    }
+
+    /// Everything that happens to the branch, for those who pass it on.
+    pub fn follow(&self) -> tokio::sync::mpsc::Receiver<BranchEvent> {
+        self.shared.branch.follow()
+    }
+
+    /// Ready once the transaction shows in [`Connection::db`].
+    ///
+    /// # Errors
+    /// If the connection is released first.
+    pub async fn sync(&self, tx: TxId) -> Result<Db, Error> {
+        self.shared.branch.reached(tx).await?;
+        Ok(self.db())
+    }
+
+    /// Writes out what waits in memory into the indexes.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub async fn flush(&self) -> Result<(), Error> {
+        match &self.shared.role {
+            Role::Writer(writer) => writer.flush().await,
+            Role::Mirror(_) => Ok(()),
+            Role::Reader => Err(Error::ReadOnly { place: self.shared.branch.store().describe() }),
+        }
+    }
+
+    /// Raises the start of the log to this entry number, at most to the newest flush.
+    pub(crate) async fn drop_log(&self, before: u64) -> Result<(), Error> {
+        match &self.shared.role {
+            Role::Writer(writer) => writer.drop_log(before).await,
+            _ => Err(Error::ReadOnly { place: self.shared.branch.store().describe() }),
+        }
+    }
+
+    /// The entity that a number, lookup ref or ident names in the newest database value.
+    ///
+    /// # Errors
+    /// If it cannot name one.
+    pub fn entid(&self, entity: &Value) -> Result<Option<EntityId>, Error> {
+        let db = self.db();
+        self.settle_now(|| db.entid(entity))
+    }
+
+    /// Ends the connection and all its clones: finishes what waits, ends listeners and streams, and
+    /// gives up the store.
+    ///
+    /// # Errors
+    /// What closing the store fails with.
+    pub async fn release(&self) -> Result<(), Error> {
+        match &self.shared.role {
+            Role::Writer(writer) => writer.stop().await,
+            Role::Mirror(writer) => writer.stop().await,
+            Role::Reader => {}
+        }
+        self.shared.branch.reports().close();
+        Ok(self.shared.branch.store().close().await?)
+    }
+}
+
+/// Names a client of this process for requests that happen once.
+pub(crate) fn new_client() -> RequestId {
+    RequestId { client: Uuid::new_v4(), number: 0 }
+}

@@ -1,0 +1,253 @@
+//! Creating, finding and deleting databases, and opening their stores.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use dashmap::DashMap;
+use datahike_core::commit::{Dedup, Head, Position};
+use datahike_core::db::{Db, DbConfig};
+use datahike_core::index::Params;
+use datahike_store::{
+    Address as StoreAddress, Batch, Expect, MemoryStore, Store, StoreError, StoreIdentity,
+};
+#[cfg(not(target_family = "wasm"))]
+use datahike_store::{FileOptions, FileStore};
+use datahike_value::Uuid;
+
+use crate::blocks::Blocks;
+use crate::branch::{self, Branch};
+use crate::config::{Config, SchemaFlexibility, StoreConfig};
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::writer::{Writer, record_of};
+
+/// The memory stores of this process by id: what `:backend :memory` means is that a store lives as
+/// long as the process, and is found again by whoever names it.
+static MEMORY: LazyLock<DashMap<Uuid, Arc<MemoryStore>>> = LazyLock::new(DashMap::new);
+
+/// Creates an empty database, applies `:initial-tx` to it, and returns its configuration with the
+/// identity it was given.
+///
+/// # Errors
+/// [`Error::DatabaseExists`]; what the store fails with; why the initial transaction is refused.
+pub async fn create_database(config: &Config) -> Result<Config, Error> {
+    let store = create_store(&config.store)?;
+    let created = config.clone().id(store.identity().id);
+    let result = initialise(&store, config).await;
+    let closed = store.close().await;
+    result?;
+    closed?;
+    if let Some(data) = &config.initial_tx {
+        let connection = connect(&created).await?;
+        let transacted = connection.transact(data.clone()).await;
+        connection.release().await?;
+        if let Err(error) = transacted {
+            delete_database(&created).await?;
+            return Err(error);
+        }
+    }
+    Ok(created)
+}
+
+/// Whether there is a database at the place that the configuration names.
+///
+/// # Errors
+/// What the store fails with.
+pub async fn database_exists(config: &Config) -> Result<bool, Error> {
+    Ok(match config.store.lasting() {
+        StoreConfig::Memory { id } => MEMORY.contains_key(&id.uuid()),
+        #[cfg(not(target_family = "wasm"))]
+        StoreConfig::File { path, .. } => FileStore::exists(path, &FileOptions::default())?,
+        other => return Err(unavailable(other)),
+    })
+}
+
+/// Deletes a database and all that is stored of it. Deleting what is not there is no error.
+///
+/// # Errors
+/// If a connection in this or another process writes it; what the store fails with.
+pub async fn delete_database(config: &Config) -> Result<(), Error> {
+    match config.store.lasting() {
+        StoreConfig::Memory { id } => {
+            MEMORY.remove(&id.uuid());
+        }
+        #[cfg(not(target_family = "wasm"))]
+        StoreConfig::File { path, .. } => match FileStore::destroy(path) {
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        },
+        other => return Err(unavailable(other)),
+    }
+    Ok(())
+}
+
+/// Connects to a database. With `:writer :self` this process becomes its writer: the store's lock
+/// is held until the connection is released. Clone the connection to share it.
+///
+/// # Errors
+/// [`Error::NoDatabase`]; [`Error::Mismatch`] if the stored database is of another kind; what the
+/// store fails with, as when another process writes it.
+pub async fn connect(config: &Config) -> Result<Connection, Error> {
+    use crate::config::WriterConfig;
+    match &config.writer {
+        WriterConfig::Local => connect_local(config).await,
+        WriterConfig::ReadOnly => connect_read_only(config).await,
+        WriterConfig::Kabel(peer) => crate::kabel::connect(config, peer).await,
+        WriterConfig::Http(_) => Err(Error::Unavailable {
+            what: ":writer {:backend :datahike-server}".to_owned(),
+            hint: "use {:backend :kabel :url \"ws://…\"}",
+        }),
+    }
+}
+
+async fn connect_local(config: &Config) -> Result<Connection, Error> {
+    let store = open_store(&config.store, Access::Write)?;
+    let blocks = Arc::new(Blocks::new(store, config.cache_bytes()));
+    let loaded = branch::load(&blocks, &config.branch).await?;
+    check(config, &loaded.snapshot.db)?;
+    let branch = Arc::new(Branch::new(&config.branch, blocks, loaded.snapshot.clone()));
+    let writer = Writer::start(branch.clone(), loaded)?;
+    Ok(Connection::local(config.clone(), branch, writer))
+}
+
+async fn connect_read_only(config: &Config) -> Result<Connection, Error> {
+    let store = open_store(&config.store, Access::Read)?;
+    let blocks = Arc::new(Blocks::new(store, config.cache_bytes()));
+    let loaded = branch::load(&blocks, &config.branch).await?;
+    check(config, &loaded.snapshot.db)?;
+    let branch = Arc::new(Branch::new(&config.branch, blocks, loaded.snapshot));
+    Ok(Connection::read_only(config.clone(), branch))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+pub(crate) fn open_store(config: &StoreConfig, access: Access) -> Result<Arc<dyn Store>, Error> {
+    let no_database = |place: String| Error::NoDatabase { place };
+    let store: Arc<dyn Store> = match config.lasting() {
+        StoreConfig::Memory { id } => {
+            let store = MEMORY.get(&id.uuid()).map(|store| store.clone());
+            store.ok_or_else(|| no_database(format!("memory store {}", id.uuid())))?
+        }
+        #[cfg(not(target_family = "wasm"))]
+        StoreConfig::File { path, .. } => {
+            let opened = match access {
+                Access::Read => FileStore::open_read_only(path, FileOptions::default()),
+                Access::Write => FileStore::open(path, FileOptions::default()),
+            };
+            match opened {
+                Ok(store) => Arc::new(store),
+                Err(StoreError::NotFound { path }) => {
+                    return Err(no_database(path.display().to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        other => return Err(unavailable(other)),
+    };
+    if let Some(id) = config.id()
+        && id.uuid() != store.identity().id
+    {
+        return Err(Error::Mismatch {
+            key: ":store :id",
+            stored: store.identity().id.to_string(),
+            given: id.uuid().to_string(),
+        });
+    }
+    Ok(store)
+}
+
+/// Makes an empty store at the place.
+pub(crate) fn create_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
+    let epoch = Uuid::new_v4();
+    match config.lasting() {
+        StoreConfig::Memory { id } => {
+            let identity = StoreIdentity { id: id.uuid(), epoch };
+            let store = Arc::new(MemoryStore::with_identity(identity));
+            match MEMORY.entry(id.uuid()) {
+                dashmap::Entry::Occupied(_) => {
+                    Err(Error::DatabaseExists { place: format!("memory store {}", id.uuid()) })
+                }
+                dashmap::Entry::Vacant(entry) => {
+                    entry.insert(store.clone());
+                    Ok(store)
+                }
+            }
+        }
+        #[cfg(not(target_family = "wasm"))]
+        StoreConfig::File { path, .. } => {
+            let id = config.id().map_or_else(Uuid::new_v4, |id| id.uuid());
+            match create_file_store(path, StoreIdentity { id, epoch }) {
+                Ok(store) => Ok(store),
+                Err(Error::Store(StoreError::Exists { path })) => {
+                    Err(Error::DatabaseExists { place: path.display().to_string() })
+                }
+                Err(error) => Err(error),
+            }
+        }
+        other => Err(unavailable(other)),
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn create_file_store(path: &Path, identity: StoreIdentity) -> Result<Arc<dyn Store>, Error> {
+    Ok(Arc::new(FileStore::create_as(path, identity, FileOptions::default())?))
+}
+
+/// Writes the first snapshot: no transaction, an empty log.
+async fn initialise(store: &Arc<dyn Store>, config: &Config) -> Result<(), Error> {
+    let seed = Uuid::new_v4().as_u64_pair();
+    let params = Params { seed: [seed.0, seed.1], ..Params::default() };
+    let flexibility = match config.schema_flexibility {
+        SchemaFlexibility::Read => datahike_core::db::SchemaFlexibility::Read,
+        SchemaFlexibility::Write => datahike_core::db::SchemaFlexibility::Write,
+    };
+    let db = Db::empty(
+        DbConfig::new(flexibility)
+            .with_history(config.keep_history)
+            .with_attribute_refs(config.attribute_refs)
+            .with_params(params),
+    );
+    let flushed = db.indexes().flush()?;
+    let db = db.with_indexes(flushed.indexes);
+    let start = datahike_core::block::Address([0; 32]);
+    let (record_address, record) = record_of(&db, Position::START, start);
+    let dedup = bytes::Bytes::from(Dedup::default().encode());
+    let dedup_address = datahike_core::block::Address::of(&dedup);
+    let head =
+        Head { flush_record: record_address, flush: Position::START, log_base: 0, dedup: Some(dedup_address) };
+    let mut batch = Batch::new(&config.branch, Expect::Absent);
+    batch.blocks =
+        flushed.blocks.into_iter().map(|(a, b)| (StoreAddress(a.0), b.into())).collect();
+    batch.blocks.push((StoreAddress(record_address.0), record));
+    batch.blocks.push((StoreAddress(dedup_address.0), dedup));
+    batch.record = Some(head.encode().into());
+    store.commit(batch).await?;
+    Ok(())
+}
+
+/// What is fixed when a database is created must be as the configuration says, where it says so
+/// otherwise than by default.
+fn check(config: &Config, db: &Db) -> Result<(), Error> {
+    let stored = db.config();
+    let refs = (":attribute-refs?", stored.attribute_refs, config.attribute_refs);
+    let (key, stored, given) = refs;
+    if given && !stored {
+        return Err(Error::Mismatch {
+            key,
+            stored: stored.to_string(),
+            given: given.to_string(),
+        });
+    }
+    Ok(())
+}
+
+fn unavailable(config: &StoreConfig) -> Error {
+    Error::Unavailable {
+        what: format!("store {}", config.to_value()),
+        hint: "use :memory or :file",
+    }
+}

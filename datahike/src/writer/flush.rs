@@ -1,0 +1,155 @@
+//! Writing out the tail, beside the writer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datahike_core::block::Address;
+use datahike_core::commit::{Dedup, FlushRecord, Head, Position};
+use datahike_core::db::Db;
+use datahike_core::index::Node;
+use datahike_store::Address as StoreAddress;
+
+use super::Worker;
+use crate::blocks::Blocks;
+use crate::branch::{Branch, BranchEvent, Snapshot};
+use crate::error::Error;
+use crate::worker;
+
+/// Datoms of tail after which it is written out, at least.
+const TAIL_DATOMS_MIN: usize = 2_000;
+
+/// Datoms of tail after which it is written out in any case.
+const TAIL_DATOMS_MAX: usize = 50_000;
+
+/// The tail may be one part in this many of the database: past it, waiting edits slow scans down.
+const TAIL_PART: u64 = 33;
+
+/// How many times its budget a tail may be before the writer waits for the flush that runs.
+const TAIL_OVERRUN: usize = 8;
+
+/// A snapshot whose indexes are written out, durable but not yet named by the head.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    pub(crate) db: Db,
+    pub(crate) head: Head,
+}
+
+/// Writes out the tail of a snapshot. The head does not move.
+///
+/// # Errors
+/// What reading or writing the store fails with.
+pub(crate) async fn write_out(
+    blocks: &Arc<Blocks>,
+    snapshot: &Snapshot,
+    dedup: Option<&Dedup>,
+) -> Result<Flush, Error> {
+    let flushed = blocks.settle(|| snapshot.db.indexes().flush()).await?;
+    let db = snapshot.db.with_indexes(flushed.indexes);
+    let (record_address, record) = record_of(&db, snapshot.at, snapshot.head.flush_record);
+    let mut out: Vec<(StoreAddress, Bytes)> = Vec::with_capacity(flushed.blocks.len() + 2);
+    for (address, bytes) in flushed.blocks {
+        if let Ok(node) = Node::decode(&bytes) {
+            blocks.insert(address, Arc::new(node));
+        }
+        out.push((StoreAddress(address.0), bytes.into()));
+    }
+    out.push((StoreAddress(record_address.0), record));
+    let dedup = dedup.map(|dedup| {
+        let bytes = Bytes::from(dedup.encode());
+        let address = Address::of(&bytes);
+        out.push((StoreAddress(address.0), bytes));
+        address
+    });
+    blocks.store().put(out).await?;
+    Ok(Flush { db, head: Head { flush_record: record_address, flush: snapshot.at, log_base: snapshot.head.log_base, dedup } })
+}
+
+/// The flush record of a database whose tail is empty, and its address.
+pub(crate) fn record_of(db: &Db, at: Position, previous: Address) -> (Address, Bytes) {
+    let previous = (at != Position::START).then_some(previous);
+    let record = FlushRecord::of(db, at, previous, *db.indexes().roots());
+    let bytes = Bytes::from(record.encode());
+    (Address::of(&bytes), bytes)
+}
+
+impl Worker {
+    /// Starts a flush when the tail has outgrown its budget and none runs.
+    pub(super) fn flush_if_due(&mut self) {
+        if self.snapshot.db.indexes().tail_len() >= self.tail_budget() {
+            self.start_flush();
+        }
+    }
+
+    /// Whether so much waits that no more may be added until the flush that runs is done.
+    pub(super) fn must_wait_for_flush(&self) -> bool {
+        self.flushing.is_some()
+            && self.snapshot.db.indexes().tail_len() >= self.tail_budget() * TAIL_OVERRUN
+    }
+
+    fn tail_budget(&self) -> usize {
+        let roots = self.snapshot.db.indexes().roots();
+        let written = roots.current[0].map_or(0, |root| root.count);
+        usize::try_from(written / TAIL_PART)
+            .unwrap_or(TAIL_DATOMS_MAX)
+            .clamp(TAIL_DATOMS_MIN, TAIL_DATOMS_MAX)
+    }
+
+    pub(super) fn start_flush(&mut self) {
+        if self.flushing.is_some() {
+            return;
+        }
+        let snapshot = self.snapshot.clone();
+        if snapshot.db.indexes().tail_len() == 0 {
+            self.flush_waiters.drain(..).for_each(|waiter| drop(waiter.send(Ok(()))));
+            return;
+        }
+        self.flushing = Some(Vec::new());
+        let (branch, dedup, done) =
+            (Arc::<Branch>::clone(&self.branch), self.dedup.clone(), self.flushed.0.clone());
+        let work = async move {
+            let flush = write_out(branch.blocks(), &snapshot, Some(&dedup)).await;
+            // A writer that has ended needs no flush.
+            let _ = done.send(flush.map(Box::new)).await;
+        };
+        if let Err(source) = worker::spawn("datahike-flush", work) {
+            self.flushing = None;
+            tracing::error!(%source, "cannot start a flush; the tail keeps growing");
+        }
+    }
+
+    /// Lets the head name what was written out.
+    pub(super) async fn finish_flush(&mut self, flush: Result<Box<Flush>, Error>) {
+        let since = self.flushing.take().unwrap_or_default();
+        let named = match flush {
+            Ok(flush) => self.name_flush(*flush, &since).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &named {
+            tracing::error!(%error, branch = self.branch.name(), "the flush failed; the tail stays in the log");
+        }
+        for waiter in self.flush_waiters.drain(..) {
+            let _ = waiter.send(match &named {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error.not_durable()),
+            });
+        }
+    }
+
+    async fn name_flush(
+        &mut self,
+        flush: Flush,
+        since: &[datahike_core::tx::ResolvedTx],
+    ) -> Result<(), Error> {
+        let mut batch = self.batch();
+        batch.record = Some(flush.head.encode().into());
+        self.commit(batch).await?;
+        self.snapshot.db = flush.db.apply_all(since);
+        self.snapshot.head = flush.head;
+        self.branch.replace(self.snapshot.clone());
+        self.branch.announce(&BranchEvent::Flushed {
+            at: flush.head.flush,
+            record: flush.head.flush_record,
+        });
+        Ok(())
+    }
+}
