@@ -126,7 +126,7 @@ fn refusals_are_typed_and_arrive() {
     }
     Broadcast::serve(&t.serving, "quiet", quiet);
     let default = SubscribeOptions::default;
-    let mut kept = vec![t.subscribe("a", default()), t.subscribe("b", default())];
+    let mut kept = [t.subscribe("a", default()), t.subscribe("b", default())];
     for (topic, code) in [
         ("a", "ended :pubsub/already-subscribed"),
         ("c", "ended :pubsub/too-many-subscriptions"),
