@@ -235,7 +235,8 @@ fn scattered(
         let whole: usize =
             flushed.blocks.iter().map(|(_, b)| lz4_flex::block::compress(b).len()).sum();
         let (patches, making) = timed(|| -> usize {
-            let base = |address: &Address| flushed.bases.get(address).and_then(|base| old.get(base));
+            let base =
+                |address: &Address| flushed.bases.get(address).and_then(|base| old.get(base));
             let patch = |(address, bytes): &(Address, Vec<u8>)| {
                 make_patch(base(address).map_or(&[][..], |base| base), bytes).len()
             };

@@ -1,4 +1,5 @@
 //! The indexes against a model that is obvious by reading: a list of events.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -124,10 +125,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Every event with whether the past that it ends is kept.
+/// Entity, attribute, value.
+type Fact = (u64, u32, Value);
+
+/// Every event (transaction, whether asserted) with whether the past that it ends is kept.
 #[derive(Default)]
 struct Model {
-    chains: BTreeMap<(u64, u32, Value), Vec<(u64, bool, bool)>>,
+    chains: BTreeMap<Fact, Vec<(u64, bool, bool)>>,
 }
 
 impl Model {

@@ -35,7 +35,7 @@ pub fn pack(block: &[u8]) -> Vec<u8> {
 /// # Errors
 /// If the bytes are damaged.
 pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, PatchError> {
-    unpack_with(packed, |packed, into| block::decompress_into(packed, into))
+    unpack_with(packed, block::decompress_into)
 }
 
 /// Packs a block against one that resembles it.

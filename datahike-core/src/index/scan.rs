@@ -45,13 +45,21 @@ const KEPT: usize = 256;
 /// there the number of waiting edits says which.
 #[derive(Debug, Default)]
 pub(crate) struct MergedLeaves {
-    leaves: Mutex<HashMap<(Index, Address), (usize, Arc<Leaf>)>>,
+    leaves: Mutex<HashMap<(Index, Address), Merged>>,
+}
+
+#[derive(Debug)]
+struct Merged {
+    /// With how many waiting edits.
+    waiting: usize,
+    leaf: Arc<Leaf>,
 }
 
 impl MergedLeaves {
     fn get(&self, key: (Index, Address), waiting: usize) -> Option<Arc<Leaf>> {
         let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        leaves.get(&key).filter(|(of, _)| *of == waiting).map(|(_, leaf)| Arc::clone(leaf))
+        let merged = leaves.get(&key).filter(|merged| merged.waiting == waiting);
+        merged.map(|merged| Arc::clone(&merged.leaf))
     }
 
     fn keep(&self, key: (Index, Address), waiting: usize, leaf: Arc<Leaf>) {
@@ -59,7 +67,7 @@ impl MergedLeaves {
         if leaves.len() >= KEPT && !leaves.contains_key(&key) {
             leaves.clear();
         }
-        leaves.insert(key, (waiting, leaf));
+        leaves.insert(key, Merged { waiting, leaf });
     }
 }
 
@@ -197,7 +205,7 @@ impl Current {
         });
         let low = merged.partition(|row| self.range.starts_by(row));
         let high = merged.partition(|row| !self.range.reaches(row));
-        (low < high).then(|| Slice { leaf: merged, rows: low..high })
+        (low < high).then_some(Slice { leaf: merged, rows: low..high })
     }
 }
 

@@ -184,8 +184,9 @@ fn scaled(column: &[f64]) -> Option<(u8, Vec<u64>)> {
     let mut divisor = 1.0;
     let fits = |d: f64, divisor: f64| {
         let whole = (d * divisor).round();
-        let exact = whole.abs() < EXACT && (whole / divisor).to_bits() == d.to_bits();
-        exact.then_some(whole as i64 as u64)
+        // Through the integer, as a reader comes: -0.0 does not survive it.
+        let back = (whole as i64) as f64 / divisor;
+        (whole.abs() < EXACT && back.to_bits() == d.to_bits()).then_some(whole as i64 as u64)
     };
     for d in column {
         // A number that is whole at one scale may not be at a larger one, so the column is tried anew
