@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 
 use super::entry::{
-    ADDED, Before, Entry, OTHER_TX, SAME_ENTITY, TX_ENTITY, TxRecord, displaced, distance,
-    get_attribute, get_transaction_head, public_part, put_transaction_head,
+    ADDED, Before, Entry, OTHER_TX, SAME_ENTITY, TX_ENTITY, TxRecord, check_id, displaced,
+    distance, get_attribute, get_transaction_head, public_part, put_transaction_head,
 };
 use super::scalar::Kind;
 use super::{CommitError, Position, check_version};
@@ -251,6 +251,8 @@ impl<'a> ColumnReaders<'a> {
         let column = self.values.get_mut(&a);
         let column = column.ok_or(DecodeError::Malformed { what: "an attribute has no values" })?;
         let v = Kind::in_byte(flags).get(column)?;
+        check_id(e)?;
+        check_id(tx)?;
         Ok(Datom { e, a, v, tx, added: flags & ADDED != 0 })
     }
 

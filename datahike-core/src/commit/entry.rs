@@ -166,7 +166,10 @@ fn decode_public(
     let mut reader = Reader::new(public);
     let check: [u8; PARENT_BYTES] = reader.array().map_err(CommitError::decode(WHAT))?;
     if check != parent.commit.0[..PARENT_BYTES] {
-        return Err(CommitError::Parent { seq: parent.seq + 1, parent: parent.commit });
+        return Err(CommitError::Parent {
+            seq: parent.seq.saturating_add(1),
+            parent: parent.commit,
+        });
     }
     let mut read = || {
         let count = reader.count()?;
@@ -273,6 +276,7 @@ pub(super) fn get_transaction_head(
     before: &mut Before,
 ) -> Result<TransactionHead, DecodeError> {
     let tx = displaced(before.tx.wrapping_add(1), reader.zigzag()?);
+    check_id(tx)?;
     before.tx = tx;
     let head = reader.varint()?;
     let instant = match head & HAS_INSTANT {
@@ -330,7 +334,19 @@ fn get_datom(reader: &mut Reader<'_>, before: &mut Before) -> Result<Datom, Deco
         _ => displaced(before.tx, reader.zigzag()?),
     };
     let v = Kind::in_byte(flags).get(reader)?;
+    check_id(e)?;
+    check_id(tx)?;
     Ok(Datom { e, a, v, tx, added: flags & ADDED != 0 })
+}
+
+/// Ids beyond this no database gives out; those who count on from an id rely on it.
+const IDS_END: u64 = 1 << 62;
+
+pub(super) fn check_id(id: u64) -> Result<(), DecodeError> {
+    match id < IDS_END {
+        true => Ok(()),
+        false => Err(DecodeError::Malformed { what: "an id is out of range" }),
+    }
 }
 
 pub(super) fn get_attribute(reader: &mut Reader<'_>) -> Result<AttrId, DecodeError> {

@@ -19,6 +19,14 @@ const ATTRIBUTE_REFS: u8 = 2;
 const SCHEMA_READ: u8 = 4;
 const INSTANTS_RISE: u8 = 8;
 
+const FLAGS: u8 = KEEP_HISTORY | ATTRIBUTE_REFS | SCHEMA_READ | INSTANTS_RISE;
+
+/// Levels of a tree. With two children a branch this is more datoms than there are ids.
+const DEPTH_MAX: u8 = 64;
+
+/// Items a block aims at; twice as many may be in one.
+const TARGET_MAX: u32 = 1 << 14;
+
 /// A snapshot whose indexes are written out.
 #[derive(Clone, Debug)]
 pub struct FlushRecord {
@@ -94,6 +102,9 @@ impl FlushRecord {
             let at = Position { seq: reader.varint()?, commit: CommitId(reader.array()?) };
             let previous = get_address(reader)?;
             let flags = reader.byte()?;
+            if flags & !FLAGS != 0 {
+                return Err(DecodeError::Malformed { what: "a flag is unknown" });
+            }
             let params = Params {
                 leaf_target: get_target(reader)?,
                 branch_target: get_target(reader)?,
@@ -108,9 +119,7 @@ impl FlushRecord {
             let mut roots = Roots::default();
             for root in roots.current.iter_mut().chain(&mut roots.history) {
                 *root = match get_address(reader)? {
-                    Some(address) => {
-                        Some(Root { address, depth: reader.byte()?, count: reader.varint()? })
-                    }
+                    Some(address) => Some(get_root(address, reader)?),
                     None => None,
                 };
             }
@@ -151,7 +160,16 @@ fn get_address(reader: &mut Reader<'_>) -> Result<Option<Address>, DecodeError> 
     }
 }
 
+fn get_root(address: Address, reader: &mut Reader<'_>) -> Result<Root, DecodeError> {
+    match reader.byte()? {
+        depth @ 1..=DEPTH_MAX => Ok(Root { address, depth, count: reader.varint()? }),
+        _ => Err(DecodeError::Malformed { what: "a tree has an absurd depth" }),
+    }
+}
+
 fn get_target(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
-    u32::try_from(reader.varint()?)
-        .map_err(|_| DecodeError::Malformed { what: "a block size is absurd" })
+    match u32::try_from(reader.varint()?) {
+        Ok(target @ 2..=TARGET_MAX) => Ok(target),
+        _ => Err(DecodeError::Malformed { what: "a block size is absurd" }),
+    }
 }

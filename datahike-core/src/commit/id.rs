@@ -48,6 +48,6 @@ impl Position {
     /// The place after a commit with this body.
     #[must_use]
     pub fn next(&self, body: &[u8]) -> Self {
-        Self { seq: self.seq + 1, commit: CommitId::of(&self.commit, body) }
+        Self { seq: self.seq.saturating_add(1), commit: CommitId::of(&self.commit, body) }
     }
 }

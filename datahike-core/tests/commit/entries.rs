@@ -60,11 +60,11 @@ proptest! {
         entry in any_entry(), at in any::<Index>(), byte in any::<u8>(), cut in any::<Index>(),
     ) {
         let (mut bytes, _) = entry.encode(&Position::START);
+        prop_assert!(Entry::decode(&bytes[..cut.index(bytes.len())], &Position::START).is_err());
         let place = at.index(bytes.len());
         bytes[place] = byte;
         let _ = Entry::decode(&bytes, &Position::START);
         let _ = Entry::from_public(&bytes, &Position::START);
-        prop_assert!(Entry::decode(&bytes[..cut.index(bytes.len())], &Position::START).is_err());
     }
 
     #[test]
@@ -178,6 +178,14 @@ fn a_newer_format_is_named_and_a_bomb_is_refused() {
     // 1 GiB claimed by six bytes.
     let bomb = [1, 0x80, 0x80, 0x80, 0x80, 0x04, 0x10];
     assert!(matches!(decode_batch(&bomb, &Position::START), Err(CommitError::Invalid { .. })));
+    // Ids from which nobody could count on.
+    let absurd = entry(vec![transaction(1, vec![datom(1 << 62, FIRST, 1, 1)])]);
+    let (bytes, _) = absurd.encode(&Position::START);
+    let error = Entry::decode(&bytes, &Position::START).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "log entry cannot be read: malformed block: an id is out of range"
+    );
     // No transaction at all is no commit.
     let empty = entry(vec![]).encode(&Position::START).0;
     assert!(Entry::decode(&empty, &Position::START).is_err());

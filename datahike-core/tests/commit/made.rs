@@ -89,9 +89,9 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn any_datom(tx: u64) -> impl Strategy<Value = Datom> {
-    let e = prop_oneof![0..5u64, Just(tx), any::<u64>()];
+    let e = prop_oneof![0..5u64, Just(tx), 0..1u64 << 62];
     let a = prop_oneof![Just(system::TX_INSTANT.0), 0..40u32, any::<u32>()];
-    let of = prop_oneof![9 => Just(tx), 1 => any::<u64>()];
+    let of = prop_oneof![9 => Just(tx), 1 => 0..1u64 << 62];
     (e, a, value(), of, any::<bool>()).prop_map(|(e, a, v, tx, added)| Datom {
         e,
         a: AttrId(a),
@@ -102,7 +102,7 @@ fn any_datom(tx: u64) -> impl Strategy<Value = Datom> {
 }
 
 fn any_transaction() -> impl Strategy<Value = ResolvedTx> {
-    let tx = prop_oneof![TX0 + 1..TX0 + 9, any::<u64>()];
+    let tx = prop_oneof![TX0 + 1..TX0 + 9, 0..1u64 << 62];
     tx.prop_flat_map(|tx| {
         let idents = prop::collection::vec((prop::option::of("[a-c]{1,3}"), ".{0,4}"), 0..3);
         let datoms = prop::collection::vec(any_datom(tx), 0..6);
