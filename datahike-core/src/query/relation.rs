@@ -1,6 +1,7 @@
 //! What the engine computes with: values as 8-byte cells, relations as columns of cells.
 
 use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
 use datahike_value::Value;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -363,17 +364,25 @@ impl Relation {
     }
 }
 
-/// Mixes the cells of a key. Cells are chosen by data, not by an attacker who could see the
-/// multipliers' effect on table order: chains are bounded by the rehash of `hashbrown` groups.
+/// Where hashes start: different in each process, so that nobody can choose values that collide.
+static SEED: LazyLock<u64> = LazyLock::new(|| DefaultHashBuilder::default().hash_one(0));
+
+/// Adds a cell to a hash: a folded multiplication.
 #[inline]
 pub(crate) fn mix(hash: u64, cell: Cell) -> u64 {
-    let product = u128::from(hash ^ cell) * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835_u128;
+    let product = u128::from(hash ^ cell) * u128::from(0x9E37_79B9_7F4A_7C15_u64);
     (product >> 64) as u64 ^ product as u64
 }
 
 #[inline]
 pub(crate) fn hash_row(cols: &[&[Cell]], row: usize) -> u64 {
-    cols.iter().fold(0x2545_F491_4F6C_DD1D, |hash, col| mix(hash, col[row]))
+    cols.iter().fold(*SEED, |hash, col| mix(hash, col[row]))
+}
+
+/// The same over owned columns.
+#[inline]
+pub(crate) fn hash_own(cols: &[Vec<Cell>], row: usize) -> u64 {
+    cols.iter().fold(*SEED, |hash, col| mix(hash, col[row]))
 }
 
 /// Says which rows of some columns come for the first time.

@@ -5,7 +5,7 @@ use hashbrown::{HashMap, HashTable};
 
 use super::relation::{Cell, Dict, entity, hash_row, id_cell, inlined};
 use crate::block::Missing;
-use crate::datom::{AttrId, Datom};
+use crate::datom::AttrId;
 use crate::db::Db;
 use crate::index::{DatomRef, Index, Prefix, Range, ValueRef};
 use crate::schema::ValueType;
@@ -285,25 +285,48 @@ pub(crate) fn narrowed(a: AttrId, filters: &[ScanFilter]) -> Option<Range> {
     (low.is_some() || high.is_some()).then(|| Range::avet_between(a, low.cloned(), high.cloned()))
 }
 
-/// Calls `f` with the datoms in `range` that agree with `probe` and pass the filters.
+/// Calls `f` with the datoms in `range` that agree with `probe` and pass the filters. `wide` says
+/// that the range is expected to hold many, which are then read by column.
 pub(crate) fn visit(
     db: &Db,
     range: &Range,
+    wide: bool,
     probe: &Probe,
     filters: &[ScanFilter],
-    mut f: impl FnMut(&Datom),
+    mut f: impl FnMut(&DatomRef<'_>),
 ) -> Result<(), Missing> {
-    for datom in db.scan(range) {
-        let datom = datom?;
-        let row = DatomRef::from(&datom);
-        let agrees = probe.e.is_none_or(|e| row.e == e)
-            && probe.a.is_none_or(|a| row.a == a)
+    // What the range itself guarantees need not be compared again.
+    let prefix = match &range.lower {
+        std::ops::Bound::Included(prefix) if range.lower == range.upper => Some(prefix),
+        _ => None,
+    };
+    let given = |fixed: bool| prefix.is_some() && fixed;
+    let e = probe.e.filter(|_| !given(prefix.is_some_and(|p| p.e.is_some())));
+    let a = probe.a.filter(|_| range.index == Index::Eavt);
+    let v = probe.v.as_ref().filter(|_| !given(prefix.is_some_and(|p| p.v.is_some())));
+    let v = v.map(ValueRef::from);
+    let mut check = |row: &DatomRef<'_>| {
+        let agrees = e.is_none_or(|e| row.e == e)
+            && a.is_none_or(|a| row.a == a)
             && probe.tx.is_none_or(|tx| row.tx == tx)
             && probe.added.is_none_or(|added| row.added == added)
-            && probe.v.as_ref().is_none_or(|v| datom.v == *v)
+            && v.as_ref().is_none_or(|v| row.v == *v)
             && filters.iter().all(|filter| filter.passes(&row.v));
         if agrees {
-            f(&datom);
+            f(row);
+        }
+    };
+    if !db.is_current() {
+        for datom in db.scan(range) {
+            check(&DatomRef::from(&datom?));
+        }
+    } else if wide {
+        for slice in db.indexes().scan(range) {
+            slice?.iter().for_each(|row| check(&row));
+        }
+    } else {
+        for datom in db.indexes().current(range) {
+            check(&DatomRef::from(&datom?));
         }
     }
     Ok(())

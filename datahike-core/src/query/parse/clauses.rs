@@ -447,7 +447,21 @@ fn parse_branch(item: &Value) -> Result<(Symbol, Vec<bool>, RuleBranch), QueryEr
         return Err(error(&format!("{name} stands in the head of the rule, but not in its body")));
     }
     let flags = vars.iter().enumerate().map(|(place, _)| place < required.len()).collect();
-    Ok((name.clone(), flags, RuleBranch { names, head: vars, body }))
+    // As in Datahike and DataScript, a bracketed variable says what a caller must have bound, but is
+    // not joined with what the caller gives: the body has a variable of its own under that name.
+    let head = vars
+        .iter()
+        .enumerate()
+        .map(|(place, var)| {
+            if place < required.len() {
+                names.vars.push(names.vars[var.0 as usize].clone());
+                Var(names.vars.len() as u32 - 1)
+            } else {
+                *var
+            }
+        })
+        .collect();
+    Ok((name.clone(), flags, RuleBranch { names, head, body }))
 }
 
 /// Every rule called must exist, with as many arguments.

@@ -13,8 +13,9 @@ use super::super::source::{
 use super::super::vars::{Var, VarSet};
 use super::{Env, MISSING_MAX, Run};
 use crate::block::Missing;
-use crate::datom::{AttrId, Datom};
+use crate::datom::AttrId;
 use crate::db::Db;
+use crate::index::DatomRef;
 
 /// Where a component of a pattern gets its value from.
 #[derive(Clone, Debug, PartialEq)]
@@ -343,6 +344,7 @@ impl Run<'_> {
             narrow = narrowed(a, filters);
         }
         let by_value = narrow.is_some();
+        let wide = !known(0);
         for row in 0..left.len {
             let Some(probe) = self.probe_of(db, resolved, left, row)? else { continue };
             let range = match &narrow {
@@ -351,7 +353,7 @@ impl Run<'_> {
             };
             let before = emit.len;
             let dict = &mut self.dict;
-            let read = visit(db, &range, &probe, filters, |datom| {
+            let read = visit(db, &range, wide, &probe, filters, |datom| {
                 emit.push(db, dict, datom);
             });
             match read {
@@ -607,14 +609,14 @@ impl<'a> Emit<'a> {
     }
 
     #[inline]
-    fn cell(&mut self, db: &Db, dict: &mut Dict, datom: &Datom, place: usize) -> Cell {
+    fn cell(&mut self, db: &Db, dict: &mut Dict, datom: &DatomRef<'_>, place: usize) -> Cell {
         match place {
             0 => id_cell(datom.e),
             1 => *self
                 .attributes
                 .entry(datom.a)
                 .or_insert_with(|| dict.cell(&db.attr_value(datom.a))),
-            2 => dict.cell(&datom.v),
+            2 => dict.cell_of_ref(&datom.v),
             3 => id_cell(datom.tx),
             _ => {
                 if datom.added {
@@ -627,7 +629,7 @@ impl<'a> Emit<'a> {
     }
 
     #[inline]
-    fn push(&mut self, db: &Db, dict: &mut Dict, datom: &Datom) {
+    fn push(&mut self, db: &Db, dict: &mut Dict, datom: &DatomRef<'_>) {
         if self.same {
             for place in 0..5 {
                 if let Slot::Same(first) = self.slots[place]

@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashTable};
 
 use super::super::ast::{Clause, Conj, RuleBranch, SourceRef, Term};
 use super::super::error::QueryError;
-use super::super::relation::{Cell, Relation, hash_row, mix};
+use super::super::relation::{Cell, Relation, hash_own, hash_row};
 use super::super::vars::{Var, VarSet};
 use super::plan::{bound_mask, masked};
 use super::{Env, Run};
@@ -114,9 +114,7 @@ impl Tuples {
             }
             self.len += 1;
             let cols = &self.cols;
-            self.known.insert_unique(hash, place, |at| {
-                cols.iter().fold(0x2545_F491_4F6C_DD1D, |hash, col| mix(hash, col[*at as usize]))
-            });
+            self.known.insert_unique(hash, place, |at| hash_own(cols, *at as usize));
         }
     }
 
