@@ -405,7 +405,7 @@ impl Base {
             self.counters.absorb(datom);
         }
         self.counters.max_tx = self.counters.max_tx.max(tx.tx);
-        match tx.without_passing_facts() {
+        match tx.for_indexes() {
             Some(datoms) => self.indexes.extend(&datoms, &*self.schema),
             None => self.indexes.extend(&tx.datoms, &*self.schema),
         }

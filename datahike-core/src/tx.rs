@@ -5,6 +5,7 @@
 
 mod error;
 mod finish;
+mod import;
 mod names;
 mod operations;
 mod overlay;
@@ -19,6 +20,7 @@ use datahike_value::{Keyword, Symbol, Value};
 use hashbrown::HashSet;
 
 pub use self::error::TxError;
+pub use self::import::{RawDatom, transactions_of};
 use crate::datom::{Datom, EntityId, TxId};
 use crate::db::Db;
 
@@ -35,10 +37,11 @@ pub struct ResolvedTx {
 }
 
 impl ResolvedTx {
-    /// All but the facts that this transaction both states for the first time and takes back, if
-    /// there are any. They are reported and logged, but were never true, and the indexes (in which
-    /// the retraction of a transaction comes before its assertion) would take them to be.
-    pub(crate) fn without_passing_facts(&self) -> Option<Vec<Datom>> {
+    /// What the indexes are to be told, if that is not all. A fact that this transaction both
+    /// states for the first time and takes back goes in as its retraction alone: in the order of the
+    /// indexes the retraction of a transaction comes before its assertion, so that together they
+    /// would put the fact in force. Views of the past show both halves.
+    pub(crate) fn for_indexes(&self) -> Option<Vec<Datom>> {
         if self.datoms.iter().all(|datom| datom.added) {
             return None;
         }
@@ -52,8 +55,9 @@ impl ResolvedTx {
                 passing.insert(fact);
             }
         }
-        let lasting = |datom: &&Datom| !passing.contains(&(datom.e, datom.a, &datom.v));
-        (!passing.is_empty()).then(|| self.datoms.iter().filter(lasting).cloned().collect())
+        let lasts =
+            |datom: &&Datom| !datom.added || !passing.contains(&(datom.e, datom.a, &datom.v));
+        (!passing.is_empty()).then(|| self.datoms.iter().filter(lasts).cloned().collect())
     }
 }
 

@@ -8,7 +8,7 @@ use datahike_value::Value;
 
 use super::{Db, DbError, Scan};
 use crate::block::Missing;
-use crate::datom::{AttrId, Datom, EntityId};
+use crate::datom::{AttrId, Datom, EntityId, TxId};
 use crate::index::{Index, Prefix, Range};
 
 /// The leading components of a position in an index, in its order: `[e a v tx]`, `[a e v tx]` or
@@ -54,6 +54,7 @@ pub struct Datoms<'a> {
     reverse: bool,
     parts: VecDeque<Part>,
     now: Option<Running>,
+    only_tx: Option<TxId>,
 }
 
 /// A stretch of an index.
@@ -82,7 +83,7 @@ struct Position {
     e: Option<EntityId>,
     a: Option<AttrId>,
     v: Option<Value>,
-    tx: Option<u64>,
+    tx: Option<TxId>,
 }
 
 impl Db {
@@ -98,9 +99,10 @@ impl Db {
             Index::Eavt => position.e.is_some() && position.a.is_some(),
             Index::Aevt | Index::Avet => position.a.is_some(),
         };
+        let only_tx = position.tx;
         let plain = Part::Plain(Range::prefix(index, position.prefix()));
         if leads {
-            return Ok(self.parts(false, [plain]));
+            return Ok(Datoms { only_tx, ..self.parts(false, [plain]) });
         }
         Ok(match index {
             Index::Eavt => {
@@ -170,7 +172,7 @@ impl Db {
     }
 
     fn parts(&self, reverse: bool, parts: impl IntoIterator<Item = Part>) -> Datoms<'_> {
-        Datoms { db: self, reverse, parts: parts.into_iter().collect(), now: None }
+        Datoms { db: self, reverse, parts: parts.into_iter().collect(), now: None, only_tx: None }
     }
 
     fn whole_attributes(&self, index: Index, attributes: &[AttrId]) -> Vec<Part> {
@@ -311,7 +313,7 @@ fn within(index: Index, position: &Position, reverse: bool) -> Range {
 
 impl Position {
     fn prefix(&self) -> Prefix {
-        Prefix { e: self.e, a: self.a, v: self.v.clone(), tx: self.tx, added: None }
+        Prefix { e: self.e, a: self.a, v: self.v.clone(), ..Prefix::default() }
     }
 }
 
@@ -347,10 +349,11 @@ impl Iterator for Datoms<'_> {
                     }
                 }
             };
-            if next.is_some() {
-                return next;
+            match next {
+                None => self.now = None,
+                Some(Ok(datom)) if self.only_tx.is_some_and(|tx| tx != datom.tx) => {}
+                next => return next,
             }
-            self.now = None;
         }
     }
 }

@@ -1,29 +1,33 @@
 //! Reading a range through a view.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use super::Db;
 use super::view::{Bounds, View};
 use crate::block::Missing;
-use crate::datom::Datom;
+use crate::datom::{Datom, TxId};
 use crate::index::{Iter, Range};
-use std::sync::Arc;
 
 /// The datoms of a range that a view shows. After a fault, scan again once the blocks are there.
 pub struct Scan {
     iter: Iter,
-    reverse: bool,
     kind: Kind,
 }
 
 enum Kind {
     Current,
-    View { view: Arc<View>, bounds: Bounds, fold: Option<Fold> },
+    View { view: Arc<View>, bounds: Bounds, facts: Option<Facts> },
     Fault(Option<Missing>),
 }
 
-/// Gathers the events of one fact and decides whether it holds.
-#[derive(Default)]
-struct Fold {
+/// Gathers the events of one fact at a time, and tells from them what is to be seen of it.
+struct Facts {
+    history: bool,
+    upto: Option<TxId>,
+    reverse: bool,
     events: Vec<Datom>,
+    ready: VecDeque<Datom>,
     done: bool,
 }
 
@@ -36,10 +40,16 @@ impl Scan {
                 Err(missing) => (false, Kind::Fault(Some(missing))),
                 Ok(bounds) => {
                     // A state of the past is told from events; the state of now is in the index.
-                    let folds = bounds.upto.is_some() && !view.is_history();
-                    let fold = folds.then(Fold::default);
-                    let past = folds || view.is_history();
-                    (past, Kind::View { view: Arc::clone(view), bounds, fold })
+                    let past = bounds.upto.is_some() || view.is_history();
+                    let facts = past.then(|| Facts {
+                        history: view.is_history(),
+                        upto: bounds.upto,
+                        reverse,
+                        events: Vec::new(),
+                        ready: VecDeque::new(),
+                        done: false,
+                    });
+                    (past, Kind::View { view: Arc::clone(view), bounds, facts })
                 }
             },
         };
@@ -49,7 +59,7 @@ impl Scan {
             (true, false) => indexes.history(range),
             (true, true) => indexes.history_rev(range),
         };
-        Self { iter, reverse, kind }
+        Self { iter, kind }
     }
 }
 
@@ -60,10 +70,10 @@ impl Iterator for Scan {
         match &mut self.kind {
             Kind::Current => self.iter.next(),
             Kind::Fault(missing) => missing.take().map(Err),
-            Kind::View { view, bounds, fold } => loop {
-                let next = match fold {
+            Kind::View { view, bounds, facts } => loop {
+                let next = match facts {
                     None => self.iter.next()?,
-                    Some(fold) => fold.next(&mut self.iter, bounds.upto, self.reverse)?,
+                    Some(facts) => facts.next(&mut self.iter)?,
                 };
                 let datom = match next {
                     Ok(datom) => datom,
@@ -80,57 +90,62 @@ impl Iterator for Scan {
     }
 }
 
-impl Fold {
-    fn next(
-        &mut self,
-        iter: &mut Iter,
-        upto: Option<u64>,
-        reverse: bool,
-    ) -> Option<Result<Datom, Missing>> {
-        while !self.done {
-            let event = match iter.next() {
-                Some(Ok(event)) => event,
-                Some(Err(missing)) => return Some(Err(missing)),
-                None => {
-                    self.done = true;
-                    break;
-                }
-            };
-            if upto.is_some_and(|upto| event.tx > upto) {
-                continue;
-            }
-            let same = self
-                .events
-                .last()
-                .is_none_or(|last| last.e == event.e && last.a == event.a && last.v == event.v);
-            if same {
-                self.events.push(event);
-                continue;
-            }
-            let events = std::mem::replace(&mut self.events, vec![event]);
-            if let Some(datom) = holds(events, reverse) {
+impl Facts {
+    fn next(&mut self, iter: &mut Iter) -> Option<Result<Datom, Missing>> {
+        loop {
+            if let Some(datom) = self.ready.pop_front() {
                 return Some(Ok(datom));
             }
+            if self.done {
+                return None;
+            }
+            let event = iter.next();
+            match event {
+                Some(Err(missing)) => return Some(Err(missing)),
+                Some(Ok(event)) if self.upto.is_some_and(|upto| event.tx > upto) => {}
+                Some(Ok(event)) => {
+                    let ends = self.events.last().is_some_and(|last| {
+                        last.e != event.e || last.a != event.a || last.v != event.v
+                    });
+                    if ends {
+                        self.tell();
+                    }
+                    self.events.push(event);
+                }
+                None => {
+                    self.done = true;
+                    self.tell();
+                }
+            }
         }
-        holds(std::mem::take(&mut self.events), reverse).map(Ok)
     }
-}
 
-/// The assertion that is left after these events of one fact. A retraction and an assertion of the
-/// same transaction leave it as it was: either it stood and was restated, or it did not and was
-/// taken back.
-fn holds(mut events: Vec<Datom>, reverse: bool) -> Option<Datom> {
-    if reverse {
-        events.reverse();
-    }
-    let mut state = None;
-    let mut events = events.into_iter().peekable();
-    while let Some(event) = events.next() {
-        match events.next_if(|next| next.tx == event.tx) {
-            Some(restated) if state.is_some() => state = Some(restated),
-            Some(_) => {}
-            None => state = event.added.then_some(event),
+    /// Puts what is to be seen of the gathered fact into `ready`.
+    ///
+    /// A retraction of what does not hold stands for a fact that a transaction both stated and took
+    /// back: the indexes keep only its second half, as a fact whose last event is an assertion
+    /// would be in force.
+    fn tell(&mut self) {
+        if self.reverse {
+            self.events.reverse();
         }
+        let mut state: Option<Datom> = None;
+        let mut seen = Vec::with_capacity(self.events.len());
+        for event in self.events.drain(..) {
+            let passing = !event.added && state.is_none();
+            state = event.added.then(|| event.clone());
+            if self.history {
+                let stated = passing.then(|| Datom { added: true, ..event.clone() });
+                seen.push(event);
+                seen.extend(stated);
+            }
+        }
+        if !self.history {
+            seen.extend(state);
+        }
+        if self.reverse {
+            seen.reverse();
+        }
+        self.ready.extend(seen);
     }
-    state
 }

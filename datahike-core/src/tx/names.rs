@@ -57,7 +57,7 @@ pub(crate) struct Names {
 }
 
 /// An id no one can reach by counting, and below which ids are values of 63 bits.
-const MAX_ENTITY: EntityId = 1 << 62;
+pub(crate) const MAX_ENTITY: EntityId = 1 << 62;
 
 /// How a form names an entity.
 pub(crate) enum Subject {

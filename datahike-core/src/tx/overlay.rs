@@ -43,15 +43,6 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// The first id that the snapshot before does not use.
-    pub(crate) fn fresh_from(&self) -> EntityId {
-        self.fresh_from
-    }
-
-    pub(crate) fn datoms(&self) -> &[Datom] {
-        &self.datoms
-    }
-
     /// What happened. A fact that was stated and taken back more than once is told by its first and
     /// its last change.
     pub(crate) fn into_datoms(self) -> Vec<Datom> {

@@ -307,7 +307,10 @@ impl<'a> Transactor<'a> {
             return SmallVec::from_slice(&[value]);
         }
         match value {
-            Value::Vector(items) | Value::List(items) if !self.is_lookup_ref(items) => {
+            // A specification lists attributes, never entities.
+            Value::Vector(items) | Value::List(items)
+                if a == system::ENTITY_ATTRS || !self.is_lookup_ref(items) =>
+            {
                 items.iter().collect()
             }
             Value::Set(items) => items.iter().collect(),
