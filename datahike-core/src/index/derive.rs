@@ -99,13 +99,7 @@ pub fn derive(
                 Index::Aevt => by_attribute.values().flatten().copied().collect(),
                 Index::Avet => {
                     by_attribute.retain(|a, _| traits.avet(*a));
-                    for places in by_attribute.values_mut() {
-                        let row =
-                            |(leaf, row): Place| nodes[leaf as usize].rows().row(row as usize);
-                        // Equal values stay in the order of EAVT.
-                        places.sort_by(|a, b| row(*a).v.cmp(&row(*b).v));
-                    }
-                    by_attribute.values().flatten().copied().collect()
+                    by_attribute.values().flat_map(|places| by_value(&nodes, places)).collect()
                 }
             };
             let made = tree.build(&nodes, &order);
@@ -122,6 +116,17 @@ pub fn derive(
 
 /// Leaf and row.
 type Place = (u32, u32);
+
+/// Rows of one attribute by value; equal values stay in the order of EAVT.
+fn by_value(nodes: &[Arc<Node>], places: &[Place]) -> Vec<Place> {
+    let value = |(leaf, row): Place| nodes[leaf as usize].rows().value(row as usize);
+    let mut keyed: Vec<(u64, Place)> =
+        places.iter().map(|place| (value(*place).order_bits(), *place)).collect();
+    keyed.sort_by(|(a_bits, a), (b_bits, b)| {
+        a_bits.cmp(b_bits).then_with(|| value(*a).cmp(&value(*b)))
+    });
+    keyed.into_iter().map(|(_, place)| place).collect()
+}
 
 /// All leaves of a tree with their addresses.
 fn load_leaves(

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
-use datahike_value::Value;
+use datahike_value::{Value, compare_numbers};
 
 use crate::datom::{AttrId, Datom, EntityId, TxId};
 
@@ -78,6 +78,57 @@ impl ValueRef<'_> {
             Self::Other(v) => v.clone(),
         }
     }
+
+    /// Kind and first bits of the value, the kinds in the order of [`Value`] and numbers by their whole
+    /// part: never greater for a smaller value, equal for different ones now and then.
+    pub(crate) fn order_bits(&self) -> u64 {
+        const KIND_BITS: u32 = 3;
+        let (kind, bits) = match self {
+            Self::Other(Value::Nil) => (0, 0),
+            Self::Bool(b) => (1, u64::from(*b) << 63),
+            Self::Long(n) => (2, whole_bits(*n)),
+            Self::Double(d) => (2, whole_bits(floor(*d))),
+            Self::Float(f) => (2, whole_bits(floor(f64::from(*f)))),
+            Self::Other(number) if number.is_number() => (2, whole_bits(exact_floor(number))),
+            Self::Other(Value::Char(_)) => (3, 0),
+            Self::Str(s) => {
+                let mut first = [0; 8];
+                let len = s.len().min(first.len());
+                first[..len].copy_from_slice(&s.as_bytes()[..len]);
+                (4, u64::from_be_bytes(first))
+            }
+            Self::Other(Value::Keyword(_)) => (5, 0),
+            Self::Inst(ms) => (7, whole_bits(*ms)),
+            Self::Other(Value::Symbol(_) | Value::Uuid(_)) => (6, 0),
+            Self::Other(_) => (7, u64::MAX),
+        };
+        kind << (64 - KIND_BITS) | bits >> KIND_BITS
+    }
+}
+
+/// The bits of the nearest double, so that small numbers differ in the high bits; ordered.
+fn whole_bits(n: i64) -> u64 {
+    let bits = (n as f64).to_bits();
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+}
+
+/// Saturates; NaN is greater than all.
+fn floor(d: f64) -> i64 {
+    if d.is_nan() { i64::MAX } else { d.floor() as i64 }
+}
+
+/// The greatest long that is not greater, by comparing: big numbers are rare.
+fn exact_floor(number: &Value) -> i64 {
+    let (mut low, mut high) = (i64::MIN, i64::MAX);
+    while low < high {
+        let middle = (i128::midpoint(low.into(), i128::from(high) + 1)) as i64;
+        if compare_numbers(&Value::Long(middle), number).is_some_and(Ordering::is_gt) {
+            high = middle - 1;
+        } else {
+            low = middle;
+        }
+    }
+    low
 }
 
 impl PartialEq for ValueRef<'_> {
@@ -299,5 +350,47 @@ impl Range {
     /// Whether `row` is in it.
     pub fn contains(&self, row: &DatomRef<'_>) -> bool {
         self.starts_by(row) && self.reaches(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datahike_value::{BigDecimal, BigInt, Uuid};
+
+    use super::*;
+
+    #[test]
+    fn order_bits_follow_the_order_of_values() {
+        let mut values: Vec<Value> = vec![
+            Value::Nil,
+            Value::from(false),
+            Value::from(true),
+            Value::Char('a'),
+            Value::keyword("a/b"),
+            Value::symbol("a"),
+            Value::Uuid(Uuid::max()),
+            Value::bytes(*b"x"),
+            Value::vector([Value::Nil]),
+            Value::set([]),
+            Value::from(BigInt::from(i64::MAX) + 1),
+            Value::from(-(BigInt::from(10).pow(50))),
+            Value::from(BigDecimal::new(BigInt::from(-15), 1)),
+            Value::from(BigDecimal::new(BigInt::from(1), 1_000_000)),
+            Value::from(BigDecimal::new(BigInt::from(1), -1_000_000)),
+        ];
+        for n in [0, 1, -1, 2, -2, 1 << 53, (1 << 53) + 1, i64::MAX, i64::MIN, i64::MIN + 1] {
+            values.extend([Value::Long(n), Value::Inst(n), Value::Double(n as f64 + 0.5)]);
+        }
+        for d in [0.0, -0.0, 0.3, -0.3, 1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            values.extend([Value::Double(d), Value::Float(d as f32)]);
+        }
+        values.extend(
+            ["", "\0", "a", "ab", "abcdefg", "abcdefgh", "abcdefghi", "é"].map(Value::from),
+        );
+        values.sort();
+        for pair in values.windows(2) {
+            let bits = |v: &Value| ValueRef::from(v).order_bits();
+            assert!(bits(&pair[0]) <= bits(&pair[1]), "{:?} before {:?}", pair[0], pair[1]);
+        }
     }
 }

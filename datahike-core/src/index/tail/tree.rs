@@ -4,10 +4,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use datahike_value::{Value, compare_numbers};
-
 use super::arena::{Arena, TailDatom};
-use crate::index::key::{DatomRef, Index, ValueRef};
+use crate::index::key::{DatomRef, Index};
 
 /// A datom of the arena, with the first bytes of its key so that most comparisons need no look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,62 +34,12 @@ fn prefix(row: &DatomRef<'_>, index: Index) -> u64 {
         Index::Eavt => row.e << EAVT_ATTRIBUTE_BITS | attribute.min((1 << EAVT_ATTRIBUTE_BITS) - 1),
         _ if attribute >> (64 - REST_BITS) != 0 => u64::MAX,
         Index::Aevt => attribute << REST_BITS | row.e.min((1 << REST_BITS) - 1),
-        Index::Avet => attribute << REST_BITS | value_prefix(&row.v),
+        Index::Avet => attribute << REST_BITS | row.v.order_bits() >> (64 - REST_BITS),
     }
 }
 
 const EAVT_ATTRIBUTE_BITS: u32 = 24;
 const REST_BITS: u32 = 42;
-const KIND_BITS: u32 = 3;
-
-/// Kind and first bits of a value: the kinds in the order of [`Value`], numbers by their whole part.
-fn value_prefix(v: &ValueRef<'_>) -> u64 {
-    let (kind, bits) = match v {
-        ValueRef::Other(Value::Nil) => (0, 0),
-        ValueRef::Bool(b) => (1, u64::from(*b) << 63),
-        ValueRef::Long(n) => (2, whole_bits(*n)),
-        ValueRef::Double(d) => (2, whole_bits(floor(*d))),
-        ValueRef::Float(f) => (2, whole_bits(floor(f64::from(*f)))),
-        ValueRef::Other(number) if number.is_number() => (2, whole_bits(exact_floor(number))),
-        ValueRef::Other(Value::Char(_)) => (3, 0),
-        ValueRef::Str(s) => {
-            let mut first = [0; 8];
-            let len = s.len().min(first.len());
-            first[..len].copy_from_slice(&s.as_bytes()[..len]);
-            (4, u64::from_be_bytes(first))
-        }
-        ValueRef::Other(Value::Keyword(_)) => (5, 0),
-        ValueRef::Inst(ms) => (7, whole_bits(*ms)),
-        ValueRef::Other(Value::Symbol(_) | Value::Uuid(_)) => (6, 0),
-        ValueRef::Other(_) => (7, u64::MAX),
-    };
-    kind << (REST_BITS - KIND_BITS) | bits >> (64 - (REST_BITS - KIND_BITS))
-}
-
-/// The bits of the nearest double, so that small numbers differ in the high bits; ordered.
-fn whole_bits(n: i64) -> u64 {
-    let bits = (n as f64).to_bits();
-    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
-}
-
-/// Saturates; NaN is greater than all.
-fn floor(d: f64) -> i64 {
-    if d.is_nan() { i64::MAX } else { d.floor() as i64 }
-}
-
-/// The greatest long that is not greater, by comparing: big numbers are rare.
-fn exact_floor(number: &Value) -> i64 {
-    let (mut low, mut high) = (i64::MIN, i64::MAX);
-    while low < high {
-        let middle = (i128::midpoint(low.into(), i128::from(high) + 1)) as i64;
-        if compare_numbers(&Value::Long(middle), number).is_some_and(Ordering::is_gt) {
-            high = middle - 1;
-        } else {
-            low = middle;
-        }
-    }
-    low
-}
 
 const LEAF_MAX: usize = 64;
 const BRANCH_MAX: usize = 32;
