@@ -300,3 +300,70 @@ proptest! {
         }
     }
 }
+
+/// Leaves with waiting edits are merged once and kept: every snapshot must see its own edits, forks
+/// and older ones too.
+#[test]
+fn merged_leaves_belong_to_their_snapshots() {
+    let shelf = Arc::new(Shelf::default());
+    let none = Traits { forgets: None };
+    let d = |e: u64, v: i64, tx: u64, added| Datom { e, a: AttrId(1), v: v.into(), tx, added };
+    let datoms: Vec<Datom> = (1..=5_000).map(|e| d(e, e as i64, 1, true)).collect();
+    let base = Indexes::build(Params::default(), true, &datoms, &none, shelf.clone()).unwrap();
+    shelf.store(&base);
+    let base = base.indexes;
+
+    let mut snapshots = vec![(base.clone(), datoms)];
+    for round in 0..40_u64 {
+        // Now and then a fork from an older snapshot; one round has more edits than are kept merged.
+        let from = if round % 5 == 4 { snapshots.len() / 2 } else { snapshots.len() - 1 };
+        let (before, rows) = snapshots[from].clone();
+        let mut rows: BTreeMap<u64, Datom> = rows.into_iter().map(|d| (d.e, d)).collect();
+        let mut edits = Vec::new();
+        let count = if round == 20 { 3_000 } else { 30 };
+        for n in 0..count {
+            let e = if round == 20 { 10_000 + n } else { (round * 131 + n * 7) % 6_000 + 1 };
+            let new = d(e, (round * 1_000 + n) as i64, round + 2, true);
+            if let Some(old) = rows.insert(e, new.clone()) {
+                edits.push(Datom { tx: round + 2, added: false, ..old });
+            }
+            edits.push(new);
+        }
+        snapshots.push((before.apply(&edits, &none), rows.into_values().collect()));
+        let recent = snapshots.len().saturating_sub(4);
+        for (snapshot, rows) in snapshots[recent..].iter().chain(&snapshots[..2]) {
+            assert_eq!(&read(&shelf, snapshot, &Range::all(Index::Eavt), false), rows);
+            let low = Prefix { e: Some(700), ..Prefix::default() };
+            let high = Prefix { e: Some(2_900), ..Prefix::default() };
+            let range = Range {
+                index: Index::Eavt,
+                lower: Bound::Excluded(low),
+                upper: Bound::Included(high),
+            };
+            let some: Vec<Datom> =
+                rows.iter().filter(|d| d.e > 700 && d.e <= 2_900).cloned().collect();
+            assert_eq!(read(&shelf, snapshot, &range, false), some);
+        }
+    }
+    assert_eq!(base.estimate(&Range::all(Index::Eavt)), 5_000);
+    let one = base.estimate(&Range::eavt(77, None, None));
+    assert_eq!(one, 1, "exact where the leaves are in memory");
+}
+
+/// One more datom rewrites a bounded number of blocks, wherever it falls.
+#[test]
+fn one_edit_rewrites_few_blocks() {
+    let shelf = Arc::new(Shelf::default());
+    let none = Traits { forgets: None };
+    let d = |e: u64, tx| Datom { e, a: AttrId(3), v: Value::from(e as i64), tx, added: true };
+    let datoms: Vec<Datom> = (1..=40_000).map(|e| d(e * 2, 1)).collect();
+    let base = Indexes::build(Params::default(), true, &datoms, &none, shelf.clone()).unwrap();
+    shelf.store(&base);
+    for e in (1..80_000).step_by(3_001) {
+        let edited = base.indexes.apply(&[d(e | 1, 2)], &none);
+        let flushed = shelf.settle(|| edited.flush());
+        // Two trees of three levels.
+        assert!(flushed.blocks.len() <= 2 * (4 + 1 + 1), "{} blocks", flushed.blocks.len());
+        assert!(flushed.blocks.iter().all(|(address, _)| flushed.bases.contains_key(address)));
+    }
+}
