@@ -52,7 +52,7 @@ pub(crate) fn encode_branch(
 
 impl Node {
     /// Decodes a block. Bytes that are no block give an error; a block that breaks the order of its
-    /// rows is found by [`super::super::check`] only.
+    /// rows is found by [`derive`](crate::index::derive()) only.
     ///
     /// # Errors
     /// If this version does not know the format, or the bytes are damaged.
