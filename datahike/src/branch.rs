@@ -2,7 +2,8 @@
 //!
 //! The writer advances it, or the mirror that follows a server; connections read it.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use datahike_core::db::Db;
 use datahike_core::tx::{ResolvedTx, TxReport};
 use datahike_store::Store;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::blocks::Blocks;
 use crate::error::Error;
@@ -21,9 +22,6 @@ use crate::reports::Reports;
 
 /// Bytes of log read at once while a branch is loaded.
 const LOG_BYTES_AT_ONCE: usize = 4 << 20;
-
-/// Events that wait for one who follows a branch.
-const EVENTS_WAITING_MAX: usize = 16_384;
 
 /// Ends the names of branches in which mirrors keep their notes.
 pub(crate) const MIRROR_NOTES: &str = "~mirror";
@@ -60,6 +58,29 @@ pub enum BranchEvent {
     },
 }
 
+type Observer = dyn Fn(&BranchEvent) + Send + Sync;
+
+#[derive(Default)]
+struct Observers(Mutex<Vec<Weak<Observer>>>);
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} observer(s)", self.0.lock().len())
+    }
+}
+
+/// Keeps an observer of a branch; see [`Branch::observe`].
+#[must_use = "the observer ends when this is dropped"]
+pub struct Observation {
+    _observer: Arc<Observer>,
+}
+
+impl fmt::Debug for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observation")
+    }
+}
+
 /// One branch of one open store.
 #[derive(Debug)]
 pub struct Branch {
@@ -68,7 +89,7 @@ pub struct Branch {
     current: ArcSwap<Snapshot>,
     reports: Reports,
     newest: watch::Sender<TxId>,
-    followers: Mutex<Vec<mpsc::Sender<BranchEvent>>>,
+    observers: Observers,
 }
 
 impl Branch {
@@ -80,7 +101,7 @@ impl Branch {
             current: ArcSwap::from_pointee(snapshot),
             reports: Reports::default(),
             newest,
-            followers: Mutex::default(),
+            observers: Observers::default(),
         }
     }
 
@@ -109,17 +130,19 @@ impl Branch {
         &self.reports
     }
 
-    /// Everything that happens to the branch from here on. The channel closes on whoever does not
-    /// keep up: what was missed is in the log.
-    pub fn follow(&self) -> mpsc::Receiver<BranchEvent> {
-        let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
-        self.followers.lock().push(sender);
-        receiver
+    /// Calls `observer` with everything that happens to the branch from here on, in order, on the
+    /// thread that makes it happen: it must be quick. Ends when what is returned is dropped.
+    pub fn observe(&self, observer: impl Fn(&BranchEvent) + Send + Sync + 'static) -> Observation {
+        let observer: Arc<Observer> = Arc::new(observer);
+        self.observers.0.lock().push(Arc::downgrade(&observer));
+        Observation { _observer: observer }
     }
 
-    /// Tells those who follow.
+    /// Tells those who observe.
     pub(crate) fn announce(&self, event: &BranchEvent) {
-        self.followers.lock().retain(|follower| follower.try_send(event.clone()).is_ok());
+        self.observers.0.lock().retain(|observer| {
+            observer.upgrade().inspect(|observer| observer(event)).is_some()
+        });
     }
 
     /// Shows a newer snapshot, then tells of the transactions that led to it: whoever hears of one

@@ -145,6 +145,8 @@ pub struct KabelPeer {
     pub peer_id: Option<Uuid>,
     /// `:url`, where the connection is not made by the application: `ws://HOST:PORT`.
     pub url: Option<String>,
+    /// `:database`: the name under which the server has the database; by `:store :id` if not given.
+    pub database: Option<String>,
     /// `:token`
     pub token: Option<Secret>,
 }

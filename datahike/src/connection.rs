@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use datahike_core::commit::RequestId;
 use datahike_core::datom::{EntityId, TxId};
 use datahike_core::db::Db;
 use datahike_core::pull::{self, Pattern};
@@ -12,7 +11,7 @@ use datahike_value::{Uuid, Value};
 use futures::FutureExt;
 
 use crate::blocks::Faulting;
-use crate::branch::{self, Branch, BranchEvent, Snapshot};
+use crate::branch::{self, Branch, Snapshot};
 use crate::config::Config;
 use crate::error::Error;
 use crate::kabel::RemoteWriter;
@@ -227,11 +226,6 @@ impl Connection {
         Watch::new(self.clone(), query, inputs)
     }
 
-    /// Everything that happens to the branch, for those who pass it on.
-    pub fn follow(&self) -> tokio::sync::mpsc::Receiver<BranchEvent> {
-        self.shared.branch.follow()
-    }
-
     /// Ready once the transaction shows in [`Connection::db`].
     ///
     /// # Errors
@@ -239,6 +233,30 @@ impl Connection {
     pub async fn sync(&self, tx: TxId) -> Result<Db, Error> {
         self.shared.branch.reached(tx).await?;
         Ok(self.db())
+    }
+
+    /// How the mirror underneath stands, where the database is another peer's.
+    pub fn mirror_state(&self) -> Option<datahike_sync::MirrorState> {
+        match &self.shared.role {
+            Role::Mirror(writer) => Some(writer.state()),
+            _ => None,
+        }
+    }
+
+    /// The mirror underneath, where the database is another peer's.
+    pub fn mirror_handle(&self) -> Option<&datahike_sync::Mirror> {
+        match &self.shared.role {
+            Role::Mirror(writer) => Some(writer.mirror()),
+            _ => None,
+        }
+    }
+
+    /// The server whose database this is, where it is another peer's.
+    pub fn remote(&self) -> Option<&crate::kabel::Remote> {
+        match &self.shared.role {
+            Role::Mirror(writer) => Some(writer.remote()),
+            _ => None,
+        }
     }
 
     /// Writes out what waits in memory into the indexes.
@@ -284,9 +302,4 @@ impl Connection {
         self.shared.branch.reports().close();
         Ok(self.shared.branch.store().close().await?)
     }
-}
-
-/// Names a client of this process for requests that happen once.
-pub(crate) fn new_client() -> RequestId {
-    RequestId { client: Uuid::new_v4(), number: 0 }
 }

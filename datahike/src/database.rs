@@ -16,7 +16,7 @@ use datahike_value::Uuid;
 
 use crate::blocks::Blocks;
 use crate::branch::{self, Branch};
-use crate::config::{Config, SchemaFlexibility, StoreConfig};
+use crate::config::{Config, SchemaFlexibility, StoreConfig, WriterConfig};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::writer::{Writer, record_of};
@@ -31,6 +31,9 @@ static MEMORY: LazyLock<DashMap<Uuid, Arc<MemoryStore>>> = LazyLock::new(DashMap
 /// # Errors
 /// [`Error::DatabaseExists`]; what the store fails with; why the initial transaction is refused.
 pub async fn create_database(config: &Config) -> Result<Config, Error> {
+    if let WriterConfig::Kabel(peer) = &config.writer {
+        return crate::kabel::create(config, peer).await;
+    }
     let store = create_store(&config.store)?;
     let created = config.clone().id(store.identity().id);
     let result = initialise(&store, config).await;
@@ -54,6 +57,9 @@ pub async fn create_database(config: &Config) -> Result<Config, Error> {
 /// # Errors
 /// What the store fails with.
 pub async fn database_exists(config: &Config) -> Result<bool, Error> {
+    if let WriterConfig::Kabel(peer) = &config.writer {
+        return crate::kabel::exists(config, peer).await;
+    }
     Ok(match config.store.lasting() {
         StoreConfig::Memory { id } => MEMORY.contains_key(&id.uuid()),
         #[cfg(not(target_family = "wasm"))]
@@ -67,6 +73,10 @@ pub async fn database_exists(config: &Config) -> Result<bool, Error> {
 /// # Errors
 /// If a connection in this or another process writes it; what the store fails with.
 pub async fn delete_database(config: &Config) -> Result<(), Error> {
+    if let WriterConfig::Kabel(peer) = &config.writer {
+        // The future of connecting and that of deleting contain each other.
+        return Box::pin(crate::kabel::delete(config, peer)).await;
+    }
     match config.store.lasting() {
         StoreConfig::Memory { id } => {
             MEMORY.remove(&id.uuid());
@@ -88,7 +98,6 @@ pub async fn delete_database(config: &Config) -> Result<(), Error> {
 /// [`Error::NoDatabase`]; [`Error::Mismatch`] if the stored database is of another kind; what the
 /// store fails with, as when another process writes it.
 pub async fn connect(config: &Config) -> Result<Connection, Error> {
-    use crate::config::WriterConfig;
     match &config.writer {
         WriterConfig::Local => connect_local(config).await,
         WriterConfig::ReadOnly => connect_read_only(config).await,

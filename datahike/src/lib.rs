@@ -19,7 +19,7 @@ mod worker;
 mod writer;
 
 pub use blocks::{Blocks, Faulting};
-pub use branch::{Branch, BranchEvent, Snapshot};
+pub use branch::{Branch, BranchEvent, Observation, Snapshot};
 pub use config::Config;
 pub use connection::Connection;
 pub use database::{connect, create_database, database_exists, delete_database};

@@ -33,7 +33,7 @@ fn identity(store: StoreIdentity) -> Identity {
     Identity { store: store.id, epoch: store.epoch.as_u64_pair().0 }
 }
 
-fn point(at: Position) -> Point {
+pub(crate) fn point(at: Position) -> Point {
     Point { seq: at.seq, commit: SyncCommit(at.commit.0) }
 }
 

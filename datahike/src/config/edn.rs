@@ -265,6 +265,7 @@ impl WriterConfig {
                 let mut entries = vec![("backend", Value::keyword("kabel"))];
                 entries.extend(peer.peer_id.map(|id| ("peer-id", Value::Uuid(id))));
                 entries.extend(peer.url.as_deref().map(|url| ("url", Value::from(url))));
+                entries.extend(peer.database.as_deref().map(|name| ("database", name.into())));
                 map(entries)
             }
             Self::Http(peer) => peer.to_value(),
@@ -296,6 +297,7 @@ fn writer(value: &Value) -> Result<WriterConfig, ConfigError> {
                 })
                 .transpose()?,
             url: map.get("url").map(|url| text(":writer :url", url)).transpose()?,
+            database: map.get("database").map(|name| text(":writer :database", name)).transpose()?,
             token: token(":writer :token", &map)?,
         }),
         Some("datahike-server") => WriterConfig::Http(http_peer(":writer", value)?),

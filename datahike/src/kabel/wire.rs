@@ -1,0 +1,142 @@
+//! Names, arguments and results of the functions that a server has for databases.
+
+use datahike_core::commit::RequestId;
+use datahike_peer::Refusal;
+use datahike_value::{Keyword, Uuid, Value, kw};
+
+use crate::error::Error;
+use crate::writer::{Transacted, Transaction};
+
+pub(super) const CREATE: &str = "datahike/create-database";
+pub(super) const DELETE: &str = "datahike/delete-database";
+pub(super) const DESCRIBE: &str = "datahike/describe-database";
+pub(super) const TRANSACT: &str = "datahike/transact";
+
+/// How a client names a database of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Name {
+    Id(Uuid),
+    Text(String),
+}
+
+impl Name {
+    pub(super) fn to_value(&self) -> Value {
+        match self {
+            Self::Id(id) => Value::Uuid(*id),
+            Self::Text(name) => name.as_str().into(),
+        }
+    }
+
+    pub(super) fn from_value(value: &Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Uuid(id) => Ok(Self::Id(*id)),
+            // Whoever types a UUID as text means the store.
+            Value::Str(name) => {
+                Ok(Uuid::parse_str(name).map_or_else(|_| Self::Text(name.to_string()), Self::Id))
+            }
+            _ => Err(Refusal::new("scope/bad-arguments", "a database is named by a uuid or a string")),
+        }
+    }
+}
+
+/// A transaction on its way to the server.
+pub(super) struct Request {
+    pub(super) database: Name,
+    pub(super) branch: String,
+    pub(super) transaction: Transaction,
+}
+
+impl Request {
+    pub(super) fn to_value(&self) -> Value {
+        let Transaction { data, meta, request } = &self.transaction;
+        let mut entries = vec![
+            (kw!("db").into(), self.database.to_value()),
+            (kw!("branch").into(), self.branch.as_str().into()),
+            (kw!("tx-data").into(), data.clone()),
+        ];
+        if !meta.is_nil() {
+            entries.push((kw!("tx-meta").into(), meta.clone()));
+        }
+        if let Some(RequestId { client, number }) = request {
+            entries.push((kw!("client").into(), Value::Uuid(*client)));
+            entries.push((kw!("request").into(), id(*number)));
+        }
+        Value::map(entries)
+    }
+
+    pub(super) fn from_value(value: &Value) -> Result<Self, Refusal> {
+        let missing = |key: &str| Refusal::new("scope/bad-arguments", format!("{key} is missing"));
+        let client = value.get(&kw!("client")).and_then(Value::as_uuid);
+        let number = value.get(&kw!("request")).and_then(natural);
+        let request = client.zip(number).map(|(client, number)| RequestId { client, number });
+        Ok(Self {
+            database: Name::from_value(value.get(&kw!("db")).ok_or_else(|| missing(":db"))?)?,
+            branch: branch_of(value),
+            transaction: Transaction {
+                data: value.get(&kw!("tx-data")).ok_or_else(|| missing(":tx-data"))?.clone(),
+                meta: value.get(&kw!("tx-meta")).cloned().unwrap_or_default(),
+                request,
+            },
+        })
+    }
+}
+
+pub(super) fn branch_of(value: &Value) -> String {
+    let branch = value.get(&kw!("branch")).and_then(Value::as_str);
+    branch.unwrap_or(crate::config::Config::BRANCH).to_owned()
+}
+
+/// What a client hears of its transaction; the datoms come to its mirror.
+pub(super) struct Receipt {
+    pub(super) tx: u64,
+    pub(super) tempids: Vec<(Value, u64)>,
+}
+
+impl Receipt {
+    pub(super) fn of(transacted: &Transacted) -> Self {
+        match transacted {
+            Transacted::Now(report) => Self {
+                tx: report.tx,
+                tempids: report.tempids.iter().map(|(k, id)| (k.clone(), *id)).collect(),
+            },
+            Transacted::Before(remembered) => {
+                Self { tx: remembered.tx, tempids: remembered.tempids.clone() }
+            }
+        }
+    }
+
+    pub(super) fn to_value(&self) -> Value {
+        let tempids = self.tempids.iter().map(|(tempid, e)| (tempid.clone(), id(*e)));
+        Value::map([
+            (kw!("tx").into(), id(self.tx)),
+            (kw!("tempids").into(), Value::map(tempids)),
+        ])
+    }
+
+    pub(super) fn from_value(value: &Value) -> Option<Self> {
+        let tempids = value.get(&kw!("tempids")).and_then(Value::as_map)?;
+        let tempids = tempids.iter().map(|(tempid, e)| Some((tempid.clone(), natural(e)?)));
+        Some(Self {
+            tx: value.get(&kw!("tx")).and_then(natural)?,
+            tempids: tempids.collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn id(number: u64) -> Value {
+    Value::Long(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn natural(value: &Value) -> Option<u64> {
+    value.as_long().and_then(|number| u64::try_from(number).ok())
+}
+
+/// A refusal as the client gets it: code and words, never a printed Rust value.
+pub(super) fn refusal(error: &Error) -> Refusal {
+    Refusal::new(error.code(), error.to_string())
+}
+
+/// A code without its colon.
+pub(super) fn code_text(code: &Keyword) -> String {
+    code.text().to_owned()
+}
