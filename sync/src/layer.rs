@@ -99,7 +99,12 @@ impl SyncLayer {
         Mirror::start(link, replica, options, number, incoming)
     }
 
-    fn subscribe(&self, connection: &Connection, request: u32, subscribe: crate::message::Subscribe) {
+    fn subscribe(
+        &self,
+        connection: &Connection,
+        request: u32,
+        subscribe: crate::message::Subscribe,
+    ) {
         let served = lock(&self.inner.served).get(&subscribe.database).cloned();
         let session = lock(&self.inner.sessions).get(&connection.id()).cloned();
         if let Some(session) = session {

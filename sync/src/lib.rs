@@ -6,6 +6,8 @@ mod layer;
 pub mod limits;
 pub mod message;
 mod mirror;
+#[cfg(feature = "model")]
+pub mod model;
 mod outbox;
 pub mod patch;
 pub mod point;

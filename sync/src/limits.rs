@@ -13,7 +13,7 @@ pub const COMPRESS_BYTES_MIN: usize = 192;
 /// Bytes that may be under way to a subscriber, unless it asks for another window.
 pub const WINDOW_BYTES_DEFAULT: u64 = 1 << 20;
 /// Smallest window that is granted.
-pub const WINDOW_BYTES_MIN: u64 = 16 << 10;
+pub const WINDOW_BYTES_MIN: u64 = 4 << 10;
 /// Largest window that is granted, whatever was asked for.
 pub const WINDOW_BYTES_MAX: u64 = 8 << 20;
 /// Addresses in one fetch.

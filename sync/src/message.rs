@@ -507,9 +507,7 @@ impl Update {
                 let (from, to) = (reader.varint("seq")?, reader.point()?);
                 Self::Batch { topic, from, to, bytes: reader.rest() }
             }
-            DIFFERENCE => {
-                Self::Difference { topic, to: reader.flush()?, bytes: reader.rest() }
-            }
+            DIFFERENCE => Self::Difference { topic, to: reader.flush()?, bytes: reader.rest() },
             SNAPSHOT => Self::Snapshot { topic, snapshot: read_snapshot(&mut reader)? },
             SEEDS => Self::Seeds {
                 topic,

@@ -1,12 +1,7 @@
 //! The receiving side over a peer: one task that drives a subscriber over all connections of a
 //! link.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use datahike_peer::{BoxFuture, Connection, ConnectionId, Link, SharedRuntime};
@@ -150,7 +145,10 @@ impl Mirror {
                     return Ok(head);
                 }
                 if state.stopped {
-                    return Err(state.fault.clone().unwrap_or_else(|| Arc::new(SyncError::Stopped)));
+                    return Err(state
+                        .fault
+                        .clone()
+                        .unwrap_or_else(|| Arc::new(SyncError::Stopped)));
                 }
             }
             if states.changed().await.is_err() {

@@ -14,9 +14,7 @@ use crate::{
         BATCH_COMMITS_MIN, BLOCKS_PER_MESSAGE_MAX, CHUNK_BYTES, FETCHES_MAX, SEEDS_PER_MESSAGE_MAX,
         STALL, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN,
     },
-    message::{
-        Block, Cause, Plan, Request, Reset, Snapshot, Subscribe, Supply, Topic, Update,
-    },
+    message::{Block, Cause, Plan, Request, Reset, Snapshot, Subscribe, Supply, Topic, Update},
     point::{Address, FlushPoint, Head, Mode, Point},
     source::{Answer, Ask, Change, Entries, State},
 };
@@ -81,6 +79,8 @@ pub struct Provider {
     asked: Option<Asked>,
     /// When the mirror last took something, or had nothing to take.
     moved: Duration,
+    /// The source knows the commit that the mirror named, so that both are on one history.
+    verified: bool,
     /// The source gave no batch; it is not asked again before the mirror has caught up.
     no_batch: bool,
     /// How often a flush was gone before its seeds could be listed.
@@ -162,6 +162,7 @@ impl Provider {
             stage: Stage::Planning,
             asked: Some(Asked::Stage),
             moved: now,
+            verified: false,
             no_batch: false,
             replans: 0,
             announced: (None, None),
@@ -294,7 +295,8 @@ impl Provider {
             Request::Ready { flush, .. } => match &self.stage {
                 Stage::Completing { flush: due } if due.address == flush => {
                     self.flush = *due;
-                    if due.at.seq > self.sent.seq {
+                    self.verified = true;
+                    if due.at.seq >= self.sent.seq {
                         self.sent = due.at;
                     }
                     self.stage = Stage::Following;
@@ -335,6 +337,7 @@ impl Provider {
             (Stage::Following, Answer::Batch(batch)) => match batch {
                 Some(batch) if batch.to.seq > self.sent.seq => {
                     let from = self.sent.seq;
+                    self.verified = true;
                     self.sent = batch.to;
                     let (to, bytes) = (batch.to, batch.bytes);
                     self.send(&Update::Batch { topic, from, to, bytes }, effects);
@@ -346,6 +349,7 @@ impl Provider {
                     return self.close(Cause::Internal, "the log ends before the head", effects);
                 }
                 let first = self.sent.seq + 1;
+                self.verified = true;
                 self.sent = to;
                 self.send(&Update::Entries { topic, first, entries }, effects);
             }
@@ -424,6 +428,7 @@ impl Provider {
         }
         self.folds = self.subscribe.mode == Mode::Full
             && have.shape.as_ref().is_none_or(|shape| *shape == state.shape);
+        self.verified = have.head.is_some_and(|have| have.at == head.at);
         let plan = match have.head {
             None => Plan::Snapshot,
             Some(have) if have.at.seq > head.at.seq => {
@@ -434,6 +439,7 @@ impl Provider {
                 return self.refuse(Reset::Diverged, effects);
             }
             Some(have) if have.flush == head.flush => Plan::Current,
+            Some(have) if have.flush.at.seq > head.flush.at.seq => Plan::Current,
             Some(_) => Plan::Follow,
         };
         // Not counted against the window: the mirror learns its subscription's number by it.
@@ -583,8 +589,13 @@ impl Provider {
 
     fn follow(&mut self, effects: &mut Vec<ProviderEffect>) -> bool {
         let Some(head) = self.head else { return false };
-        if self.flush.address != head.flush.address && head.flush.at.seq <= self.sent.seq {
-            let flush = head.flush;
+        let flush = head.flush;
+        // Never back: a server whose store was restored may have an older flush than its mirrors,
+        // whose tail does not reach back to it.
+        if self.verified
+            && self.flush.address != flush.address
+            && (self.flush.at.seq..=self.sent.seq).contains(&flush.at.seq)
+        {
             if !self.folds {
                 self.ask_changes(self.flush.address, flush, effects);
                 return false;
@@ -651,7 +662,8 @@ impl Provider {
 
     /// Something waits for room that only an acknowledgement can make.
     fn waits_for_mirror(&self) -> bool {
-        !self.outbox.is_empty() || (!self.has_room(1) && (self.is_behind() || !self.fetches.is_empty()))
+        !self.outbox.is_empty()
+            || (!self.has_room(1) && (self.is_behind() || !self.fetches.is_empty()))
     }
 
     /// What is longer than the window goes when little else is under way: a mirror acknowledges a
@@ -664,6 +676,6 @@ impl Provider {
     /// How much to read at once.
     fn chunk(&self) -> usize {
         let room = self.window.saturating_sub(self.in_flight());
-        usize::try_from(room).map_or(CHUNK_BYTES, |room| room.clamp(4 << 10, CHUNK_BYTES))
+        usize::try_from(room).map_or(CHUNK_BYTES, |room| room.clamp(2 << 10, CHUNK_BYTES))
     }
 }

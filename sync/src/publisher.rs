@@ -184,7 +184,10 @@ impl Session {
             let mut all = lock(&self.subscriptions);
             if all.contains_key(&topic) {
                 drop(all);
-                return refuse(Cause::AlreadySubscribed, "it is mirrored over this connection".into());
+                return refuse(
+                    Cause::AlreadySubscribed,
+                    "it is mirrored over this connection".into(),
+                );
             }
             if all.len() >= SUBSCRIPTIONS_MAX {
                 drop(all);
@@ -237,10 +240,7 @@ fn target(database: &Database) -> Value {
         StoreName::Name(name) => Value::from(name.as_str()),
     };
     let branch = Value::from(database.branch.as_str());
-    Value::map([
-        (Value::from(kw!("store")), store),
-        (Value::from(kw!("branch")), branch),
-    ])
+    Value::map([(Value::from(kw!("store")), store), (Value::from(kw!("branch")), branch)])
 }
 
 struct Subscription {

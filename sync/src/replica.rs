@@ -49,6 +49,9 @@ pub trait Replica: Send + Sync {
     /// Writes out the indexes as of the commit of `flush`, which is at or before the head, and
     /// compares the flush record. If they are equal the tail before it is dropped; otherwise
     /// nothing has changed.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Diverged`] if the commit of that number is another one here.
     async fn fold(&self, flush: FlushPoint) -> Result<Fold, ReplicaError>;
 
     /// Notes that a snapshot of this database and shape is being received. Whatever can be read
@@ -84,6 +87,9 @@ pub trait Replica: Send + Sync {
 
     /// Makes a complete snapshot the head, unless entries beyond its commit were applied on the
     /// same history: then these stay as the tail on top of it. Returns the head that is now.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Diverged`] if the commit of that number is another one here.
     async fn adopt(&self, flush: FlushPoint) -> Result<Head, ReplicaError>;
 
     /// Gives up what is there: nothing of it may be mixed with what comes. Afterwards

@@ -33,7 +33,7 @@ pub trait Source: Send + Sync {
     async fn entries(&self, from: &Point, max_bytes: usize) -> Result<Entries, SourceError>;
 
     /// The same commits in one coded piece that a replica can apply transaction by transaction,
-    /// if the log has them and that is shorter. The piece may be up to `max_bytes` long and end
+    /// if the log has them and that is shorter; `None` as well if `from` is not on this history. The piece may be up to `max_bytes` long and end
     /// before the head.
     async fn batch(&self, from: &Point, max_bytes: usize) -> Result<Option<Batch>, SourceError> {
         let _ = (from, max_bytes);
@@ -229,8 +229,13 @@ impl Entries {
             {
                 Err(SourceError {
                     what: "log entries",
-                    source: format!("{} entries lead from {} to {}", entries.len(), from.seq, to.seq)
-                        .into(),
+                    source: format!(
+                        "{} entries lead from {} to {}",
+                        entries.len(),
+                        from.seq,
+                        to.seq
+                    )
+                    .into(),
                 })
             }
             _ => Ok(self),

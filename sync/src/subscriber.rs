@@ -173,9 +173,13 @@ pub struct Subscriber {
     heard: Duration,
     fetches: Fetches,
     transfer: Option<Transfer>,
+    /// A snapshot beyond what is there, whose blocks the mirror asked for.
+    rebasing: Option<FlushPoint>,
     /// Blocks of a flush that came unasked since the last one was complete.
     changed: u64,
     attempts: u32,
+    /// Copies given up since the mirror last had all.
+    resets: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,8 +249,10 @@ impl Subscriber {
             heard: Duration::ZERO,
             fetches: Fetches::default(),
             transfer: None,
+            rebasing: None,
             changed: 0,
             attempts: 0,
+            resets: 0,
         }
     }
 
@@ -405,6 +411,7 @@ impl Subscriber {
         self.server = None;
         self.transfer = None;
         self.changed = 0;
+        self.rebasing = None;
         self.opener = Opener::default();
         self.inbox.clear();
         (self.inbox_bytes, self.working_bytes) = (0, 0);
@@ -427,7 +434,10 @@ impl Subscriber {
                 matches!(error, ReplicaError::Store { .. } | ReplicaError::Refused(_))
             }
             SyncError::Refused { cause, .. } => {
-                matches!(cause, Cause::UnknownDatabase | Cause::NotAllowed | Cause::Deleted)
+                matches!(
+                    cause,
+                    Cause::UnknownDatabase | Cause::NotAllowed | Cause::Deleted | Cause::Reset(_)
+                )
             }
             _ => false,
         };
@@ -511,8 +521,7 @@ impl Subscriber {
                 if plan == Plan::Snapshot {
                     self.transfer = Some(Transfer::Announced);
                 }
-                effects
-                    .push(SubscriberEffect::Report(MirrorEvent::Subscribed { identity, head }));
+                effects.push(SubscriberEffect::Report(MirrorEvent::Subscribed { identity, head }));
                 self.report_synced(effects);
                 Ok(())
             }
@@ -531,8 +540,8 @@ impl Subscriber {
     ) -> Result<(), SyncError> {
         self.topic = None;
         match cause {
-            Cause::Reset(reason) if self.attempts <= ATTEMPTS_MAX => {
-                self.attempts += 1;
+            Cause::Reset(reason) if self.resets < ATTEMPTS_MAX => {
+                self.resets += 1;
                 let error = SyncError::Refused { cause, text };
                 self.end_subscription(Arc::new(error), effects);
                 self.phase = Phase::Loading;
@@ -606,16 +615,13 @@ impl Subscriber {
                 self.run(Doing::Difference(to), Task::Difference(to, bytes), effects);
             }
             Update::Flush { flush, sent: false, .. } => {
-                let at = self.at()?;
-                if flush.at.seq > at.seq {
-                    return Err(out_of_turn("flush", "the commits before it"));
-                }
+                self.expect_flush(&flush)?;
                 if self.have.head.is_some_and(|head| head.flush.address != flush.address) {
                     self.run(Doing::Fold(flush), Task::Fold(flush), effects);
                 }
             }
             Update::Flush { flush, sent: true, .. } => {
-                self.at()?;
+                self.expect_flush(&flush)?;
                 self.complete_changes(flush, effects);
             }
             Update::Snapshot { snapshot, .. } => self.begin_snapshot(snapshot, effects)?,
@@ -642,6 +648,20 @@ impl Subscriber {
         }
         let detail = format!("it begins with commit {seq} and the mirror stands at {}", at.seq);
         Err(SyncError::OutOfTurn { message, detail })
+    }
+
+    /// A flush leads on from the one before, and not beyond what is there unless the mirror asked
+    /// for it after a difference that it could not follow.
+    fn expect_flush(&self, flush: &FlushPoint) -> Result<(), SyncError> {
+        let at = self.at()?;
+        let rebasing = self.rebasing.is_some_and(|due| due == *flush);
+        if flush.at.seq > at.seq && !rebasing {
+            return Err(out_of_turn("flush", "the commits before it"));
+        }
+        if self.have.head.is_some_and(|head| flush.at.seq < head.flush.at.seq) {
+            return Err(out_of_turn("flush", "a later one"));
+        }
+        Ok(())
     }
 
     /// Commits that wait right behind one another are applied together.
@@ -711,7 +731,10 @@ impl Subscriber {
                     effects.push(SubscriberEffect::Report(gap));
                     self.report_synced(effects);
                 }
-                Fold::Different => self.ask_changes(to, effects)?,
+                Fold::Different => {
+                    self.rebasing = Some(to);
+                    self.ask_changes(to, effects)?;
+                }
             },
             (Doing::Reset(reason), Outcome::Forgotten) => {
                 self.have = Have::default();
@@ -749,7 +772,7 @@ impl Subscriber {
             && let Some(head) = self.have.head
         {
             self.synced = true;
-            self.attempts = 0;
+            (self.attempts, self.resets) = (0, 0);
             effects.push(SubscriberEffect::Report(MirrorEvent::Synced(head.at)));
         }
     }

@@ -162,6 +162,7 @@ impl Subscriber {
                     self.have.shape = Some(shape.clone());
                 }
                 self.transfer = None;
+                self.rebasing = None;
                 self.attempts = 0;
                 self.ready(flush, effects);
                 effects.push(SubscriberEffect::Report(MirrorEvent::Adopted(head)));
@@ -282,9 +283,7 @@ impl Subscriber {
 fn absent(blocks: &[Block]) -> Result<(), SyncError> {
     let mut gone = blocks.iter().filter(|block| block.body == Body::Absent);
     match gone.next() {
-        Some(block) => {
-            Err(SyncError::Unavailable { address: block.address, more: gone.count() })
-        }
+        Some(block) => Err(SyncError::Unavailable { address: block.address, more: gone.count() }),
         None => Ok(()),
     }
 }

@@ -1,0 +1,44 @@
+//! One server and several mirrors under seeded faults. `SEED=n` replays one run and prints its
+//! events; `SIM_SEEDS=n` runs more of them.
+
+use datahike_tests::sim::{
+    Options, Summary,
+    model::{ModelMirror, ModelSite},
+    run, seeds,
+};
+
+fn simulate(seed: u64) -> Summary {
+    run(seed, &Options::default(), ModelSite::new, ModelMirror::new)
+        .unwrap_or_else(|broken| panic!("{broken}"))
+}
+
+#[test]
+fn mirrors_converge_under_any_seed() {
+    let mut all = Summary::default();
+    let seeds = seeds(1000);
+    let single = seeds.end - seeds.start == 1;
+    for seed in seeds {
+        let summary = simulate(seed);
+        all.commits += summary.commits;
+        all.messages += summary.messages;
+        all.crashes += summary.crashes;
+        all.drops += summary.drops;
+        all.resets += summary.resets;
+        all.jumps += summary.jumps;
+        all.faults += summary.faults;
+    }
+    println!("{all:?}");
+    // A simulation in which nothing happens proves nothing.
+    if !single {
+        assert!(all.crashes > 0 && all.drops > 0 && all.resets > 0 && all.jumps > 0);
+        assert!(all.faults > 0);
+    }
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    for seed in [3, 4] {
+        assert_eq!(simulate(seed), simulate(seed));
+    }
+    assert_ne!(simulate(3).trace, simulate(4).trace);
+}
