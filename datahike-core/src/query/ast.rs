@@ -71,8 +71,8 @@ pub(crate) struct Call {
 pub(crate) enum Binding {
     Ignore,
     Var(Var),
-    Tuple(Vec<Binding>),
-    Collection(Box<Binding>),
+    Tuple(Vec<Self>),
+    Collection(Box<Self>),
 }
 
 impl Binding {

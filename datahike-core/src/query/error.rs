@@ -133,7 +133,7 @@ pub(crate) fn did_you_mean<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
-    let allowed = (name.chars().count() / 3).clamp(1, 3);
+    let allowed = name.chars().count().div_ceil(3).min(3);
     candidates
         .into_iter()
         .filter(|candidate| *candidate != name)

@@ -27,7 +27,7 @@ table! {
         let items = items(one(args)?)?;
         Ok(if items.is_empty() { Value::Nil } else { Value::list(items) })
     },
-    "range" => |args| range(args),
+    "range" => range,
     "contains?" => |args| {
         let (inside, key) = two(args)?;
         Ok(match inside {

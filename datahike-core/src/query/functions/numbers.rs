@@ -9,8 +9,8 @@ use super::{arity, one, table, two, wrong};
 table! {
     "+" => |args| fold(args, 0, Op::Add),
     "*" => |args| fold(args, 1, Op::Multiply),
-    "-" => |args| subtract(args),
-    "/" => |args| divide_all(args),
+    "-" => subtract,
+    "/" => divide_all,
     "quot" => |args| integer_division(args, Division::Quotient),
     "rem" => |args| integer_division(args, Division::Remainder),
     "mod" => |args| integer_division(args, Division::Modulus),

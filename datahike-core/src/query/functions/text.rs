@@ -13,7 +13,7 @@ table! {
     "print-str" => |args| Ok(Value::str(printed(args, false))),
     "prn-str" => |args| Ok(Value::str(printed(args, true) + "\n")),
     "println-str" => |args| Ok(Value::str(printed(args, false) + "\n")),
-    "subs" => |args| substring(args),
+    "subs" => substring,
     "upper-case" => |args| Ok(Value::str(string(one(args)?)?.to_uppercase())),
     "lower-case" => |args| Ok(Value::str(string(one(args)?)?.to_lowercase())),
     "capitalize" => |args| {

@@ -349,7 +349,6 @@ impl Run<'_> {
             budget: self.meter.budget().clone(),
             seed: self.random.next(),
             functions: std::sync::Arc::new(self.functions.clone()),
-            ..Default::default()
         };
         super::super::evaluate(&query, &inputs, &context, self.nesting + 1, None)
             .map(|(result, _)| result.into_value())
