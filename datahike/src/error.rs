@@ -159,6 +159,14 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// An operation was called with other arguments than it takes.
+    #[error("{operation}: {reason}")]
+    Arguments {
+        /// The operation.
+        operation: &'static str,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// A transaction that was stated before under this id is not in the log any more.
     #[error("transaction {tx} is no longer in the log")]
     LogGone {
@@ -209,6 +217,7 @@ impl Error {
             Self::NotDurable { code, .. } | Self::Remote { code, .. } => code,
             Self::Connection { .. } => "connection/failed",
             Self::LogGone { .. } => "log/gone",
+            Self::Arguments { .. } => "arguments/invalid",
         }
     }
 }

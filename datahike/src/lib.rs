@@ -7,12 +7,15 @@
 
 mod blocks;
 mod branch;
+mod bulk;
+mod compact;
 pub mod config;
 mod connection;
 mod database;
 mod error;
 pub mod kabel;
 pub mod mirror;
+pub mod ops;
 mod reports;
 mod watch;
 mod worker;
@@ -20,6 +23,8 @@ mod writer;
 
 pub use blocks::{Blocks, Faulting};
 pub use branch::{Branch, BranchEvent, Observation, Snapshot};
+pub use bulk::BulkLoad;
+pub use compact::{Compacted, Keep, compact};
 pub use config::Config;
 pub use connection::Connection;
 pub use database::{connect, create_database, database_exists, delete_database};

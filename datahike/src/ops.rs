@@ -124,12 +124,9 @@ const HISTORY: Argument = optional("history", "true: everything asserted or retr
 pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "await",
-        doc: "The latest transaction, as soon as it is later than the given one or time is up.",
-        arguments: &[
-            DB,
-            required("after", "transaction id"),
-            optional("wait-ms", "how long to wait at most; 10,000 unless told"),
-        ],
+        doc: "The latest transaction, as soon as it is later than the given one. Waits as long as the \
+              caller does.",
+        arguments: &[DB, required("after", "transaction id")],
         pure: true,
         run: Run::Database(read::wait),
     },

@@ -346,7 +346,7 @@ fn weight(report: &TxReport) -> usize {
     report.tx_data.iter().map(|datom| 24 + value_weight(&datom.v)).sum()
 }
 
-fn value_weight(value: &Value) -> usize {
+pub(crate) fn value_weight(value: &Value) -> usize {
     match value {
         Value::Str(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),

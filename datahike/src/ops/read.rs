@@ -11,7 +11,6 @@ use datahike_value::{Value, kw};
 use super::{Arguments, Bounds};
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::worker::now_ms;
 
 /// Datoms in one answer, unless told.
 const DATOMS: u64 = 10_000;
@@ -21,9 +20,6 @@ const PAGE_DATOMS: usize = 20_000;
 
 /// Bytes, about, of one page of an export. A frame is 16 MiB.
 const PAGE_BYTES: usize = 2 << 20;
-
-/// How long [`wait`] waits at most, in milliseconds.
-const WAIT_MS: u64 = 10_000;
 
 type Answer<'a> = BoxFuture<'a, Result<Value, Error>>;
 
@@ -231,16 +227,15 @@ pub(super) fn wait<'a>(
 ) -> Answer<'a> {
     Box::pin(async move {
         let after = arguments.natural("after")?.unwrap_or(0);
-        let limit = arguments.natural("wait-ms")?.unwrap_or(WAIT_MS).min(WAIT_MS);
-        let end = now_ms().saturating_add(i64::try_from(limit).unwrap_or(i64::MAX));
         let mut reports = connection.tx_reports();
         loop {
             let newest = connection.db().max_tx();
-            let left = u64::try_from(end - now_ms()).unwrap_or(0);
-            if newest > after || left == 0 {
+            if newest > after {
                 return Ok(Value::Long(i64::try_from(newest).unwrap_or(i64::MAX)));
             }
-            crate::worker::within(left, reports.next()).await;
+            if reports.next().await.is_none() {
+                return Err(Error::Released);
+            }
         }
     })
 }

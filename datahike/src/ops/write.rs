@@ -77,6 +77,13 @@ pub(super) fn create<'a>(host: &'a dyn Host, arguments: Arguments<'a>) -> Answer
     Box::pin(async move {
         let config = match arguments.get("config") {
             None => Config::memory(),
+            Some(Value::Map(entries)) => {
+                // Where it is kept is for the host to say.
+                let mut entries = (**entries).clone();
+                let store = Config::memory().store.to_value();
+                entries.entry(kw!("store").into()).or_insert(store);
+                Config::from_value(&Value::map(entries))?
+            }
             Some(config) => Config::from_value(config)?,
         };
         let created = host.create(arguments.text("name")?, &config).await?;
