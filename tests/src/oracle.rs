@@ -24,6 +24,9 @@ pub enum OracleError {
     /// No order of the clauses binds what they need.
     #[error("nothing binds the variables of {0}")]
     Unbound(String),
+    /// There are more rows in between than the oracle has patience for.
+    #[error("too many rows")]
+    TooLarge,
     /// A function got what it is not defined for.
     #[error("{function} is not defined for {argument}")]
     Undefined {

@@ -11,6 +11,9 @@ use super::{Fact, OracleError, find};
 /// What one row binds.
 pub(super) type Row = BTreeMap<String, Value>;
 
+/// Rows between two clauses beyond which the oracle gives up: it is slow.
+const MOST_ROWS: usize = 4000;
+
 type Rows = BTreeSet<Row>;
 type Answer<T> = Result<T, OracleError>;
 
@@ -58,6 +61,9 @@ pub fn answer(query: &Query, inputs: &[Input]) -> Answer<Value> {
         }
     }
     world.close_rules()?;
+    let mut known = bound.clone();
+    query.clauses.iter().for_each(|clause| binds(clause, &mut known));
+    needs_names(&find::columns(query)?, &known)?;
     let rows = world.conjunction(&query.clauses, rows, bound)?;
     find::shape(query, &rows)
 }
@@ -120,6 +126,9 @@ impl World {
             let Some((place, next)) = chosen else {
                 return Err(OracleError::Unbound(format!("{:?}", pending[0])));
             };
+            if next.len() > MOST_ROWS {
+                return Err(OracleError::TooLarge);
+            }
             binds(pending.remove(place), &mut bound);
             rows = next;
         }
@@ -262,17 +271,24 @@ fn matched(row: &Row, tuple: &[Value], terms: &[Term]) -> Option<Row> {
     if terms.len() > tuple.len() {
         return None;
     }
+    let excluded = terms.iter().zip(tuple).any(|(term, value)| match term {
+        Term::Constant(constant) => constant != value,
+        Term::Var(name) => row.get(name).is_some_and(|known| known != value),
+        Term::Blank | Term::Source(_) => false,
+    });
+    if excluded {
+        return None;
+    }
     let mut row = row.clone();
     for (term, value) in terms.iter().zip(tuple) {
         match term {
-            Term::Blank => {}
-            Term::Constant(constant) if constant == value => {}
+            // One variable may stand in two places of the pattern.
             Term::Var(name) => {
                 if row.entry(name.clone()).or_insert_with(|| value.clone()) != value {
                     return None;
                 }
             }
-            Term::Constant(_) | Term::Source(_) => return None,
+            Term::Blank | Term::Constant(_) | Term::Source(_) => {}
         }
     }
     Some(row)

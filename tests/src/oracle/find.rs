@@ -8,24 +8,25 @@ use super::eval::Row;
 use super::query::{Element, Find, Query, Term};
 use super::{OracleError, functions};
 
+/// The variables of `:find` and then of `:with`: they say which rows are one.
+pub(super) fn columns(query: &Query) -> Result<Vec<String>, OracleError> {
+    let found = query.elements.iter().map(|element| match element {
+        Element::Var(name) => Ok(name.clone()),
+        Element::Aggregate { arguments, .. } => match arguments.last() {
+            Some(Term::Var(name)) => Ok(name.clone()),
+            _ => Err(OracleError::Form(format!("{element:?}"))),
+        },
+    });
+    found.chain(query.with.iter().cloned().map(Ok)).collect()
+}
+
 /// The answer to `query` from the rows of its clauses.
 pub(super) fn shape(query: &Query, rows: &BTreeSet<Row>) -> Result<Value, OracleError> {
     let value = |row: &Row, name: &String| {
         row.get(name).cloned().ok_or_else(|| OracleError::Unbound(name.clone()))
     };
-    // The variables of `:find` and `:with` say which rows are one.
-    let mut columns: Vec<String> = Vec::new();
-    for element in &query.elements {
-        match element {
-            Element::Var(name) => columns.push(name.clone()),
-            Element::Aggregate { arguments, .. } => match arguments.last() {
-                Some(Term::Var(name)) => columns.push(name.clone()),
-                _ => return Err(OracleError::Form(format!("{element:?}"))),
-            },
-        }
-    }
-    let width = columns.len();
-    columns.extend(query.with.iter().cloned());
+    let columns = columns(query)?;
+    let width = columns.len() - query.with.len();
     let distinct: BTreeSet<Vec<Value>> = rows
         .iter()
         .map(|row| columns.iter().map(|name| value(row, name)).collect())

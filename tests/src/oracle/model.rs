@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use datahike_value::{Keyword, Value, kw};
+use datahike_value::{Keyword, Value};
 
 /// What is known of an attribute; the default is a single plain value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -252,11 +252,6 @@ impl Model {
             .map(|fact| fact.value)
             .collect()
     }
-}
-
-/// The attribute that every transaction carries.
-pub(super) fn tx_instant() -> Keyword {
-    kw!("db/txInstant")
 }
 
 /// What is asserted after all of these events, each with the transaction that asserted it.
