@@ -144,7 +144,7 @@ pub(crate) fn after(e: EntityId) -> EntityId {
 
 /// Whether the id is in one of the two ranges of user entities.
 pub(crate) fn is_user_entity(e: EntityId) -> bool {
-    e < LOW_ENTITIES_END || e >= HIGH_ENTITIES
+    !(LOW_ENTITIES_END..HIGH_ENTITIES).contains(&e)
 }
 
 /// A snapshot of a database, seen through a view. A clone copies two pointers.

@@ -9,6 +9,7 @@ mod import;
 mod names;
 mod operations;
 mod overlay;
+mod probe;
 mod transactor;
 mod values;
 

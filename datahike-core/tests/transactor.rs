@@ -1,6 +1,8 @@
 //! The transactor against a model that keeps a plain list of facts, interprets operations one by one
 //! and shares no code with it.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 #[path = "transactor/model.rs"]
 mod model;
 

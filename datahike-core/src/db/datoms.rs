@@ -67,7 +67,7 @@ enum Part {
 }
 
 enum Running {
-    Plain(Scan),
+    Plain(Box<Scan>),
     Entities {
         scan: Box<std::iter::Peekable<Scan>>,
         ranks: std::ops::Range<u32>,
@@ -321,7 +321,7 @@ impl Datoms<'_> {
     fn start(&self, part: Part) -> Running {
         let scan = |range: &Range| Scan::new(self.db, range, self.reverse);
         match part {
-            Part::Plain(range) => Running::Plain(scan(&range)),
+            Part::Plain(range) => Running::Plain(Box::new(scan(&range))),
             Part::Entities { range, ranks } => Running::Entities {
                 scan: Box::new(scan(&range).peekable()),
                 ranks,

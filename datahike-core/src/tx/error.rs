@@ -1,6 +1,8 @@
 //! Why a transaction is refused. Every refusal names what stands against it, and has a stable code
 //! that clients may depend on: Datahike's.
 
+use std::fmt;
+
 use datahike_value::{Keyword, Value};
 
 use crate::block::Missing;
@@ -17,7 +19,7 @@ pub enum TxError {
     #[error(transparent)]
     Missing(#[from] Missing),
     /// The transaction, or one of its operations, is not of a known form.
-    #[error("{reason} at {form}")]
+    #[error("{reason} at {}", brief(.form))]
     Syntax {
         /// What is wrong.
         reason: String,
@@ -25,7 +27,7 @@ pub enum TxError {
         form: Value,
     },
     /// The attribute is not declared and schema-flexibility is write.
-    #[error("attribute {attribute} is not declared{}, at {form}", did_you_mean(.hint.as_ref()))]
+    #[error("attribute {attribute} is not declared{}, at {}", did_you_mean(.hint.as_ref()), brief(.form))]
     UnknownAttribute {
         /// The attribute.
         attribute: Keyword,
@@ -35,7 +37,7 @@ pub enum TxError {
         form: Value,
     },
     /// The value is not of the attribute's type.
-    #[error("{value} is not a value of {attribute}: expected {expected}, got {}, at {form}", .value.type_name())]
+    #[error("{} is not a value of {attribute}: expected {expected}, got {}, at {}", brief(.value), .value.type_name(), brief(.form))]
     WrongType {
         /// The attribute.
         attribute: Keyword,
@@ -47,7 +49,7 @@ pub enum TxError {
         form: Value,
     },
     /// A tuple does not have the shape or the types that were declared.
-    #[error("{value} does not fit tuple {attribute}: {reason}, at {form}")]
+    #[error("{} does not fit tuple {attribute}: {reason}, at {}", brief(.value), brief(.form))]
     Tuple {
         /// The attribute.
         attribute: Keyword,
@@ -59,7 +61,7 @@ pub enum TxError {
         form: Value,
     },
     /// A value longer than `:db/maxLength` allows.
-    #[error("value of {attribute} has length {length}, at most {max} is allowed, at {form}")]
+    #[error("value of {attribute} has length {length}, at most {max} is allowed, at {}", brief(.form))]
     TooLong {
         /// The attribute.
         attribute: Keyword,
@@ -71,7 +73,7 @@ pub enum TxError {
         form: Value,
     },
     /// A predicate of the attribute does not hold.
-    #[error("{value} does not pass {predicate} of {attribute}, at {form}")]
+    #[error("{} does not pass {predicate} of {attribute}, at {}", brief(.value), brief(.form))]
     Predicate {
         /// The attribute.
         attribute: Keyword,
@@ -95,7 +97,7 @@ pub enum TxError {
     Schema(#[from] SchemaError),
     /// Another entity has the unique value.
     #[error(
-        "cannot add {attribute} {value} to entity {e}: entity {owner} has it, and it is unique"
+        "cannot add {attribute} {} to entity {e}: entity {owner} has it, and it is unique", brief(.value)
     )]
     Unique {
         /// The attribute.
@@ -108,7 +110,7 @@ pub enum TxError {
         owner: EntityId,
     },
     /// Unique values of one form mean different entities.
-    #[error("conflicting upsert: {reason}, at {form}")]
+    #[error("conflicting upsert: {reason}, at {}", brief(.form))]
     Upsert {
         /// Which entities conflict.
         reason: String,
@@ -117,7 +119,7 @@ pub enum TxError {
     },
     /// Compare-and-set found another value.
     #[error(
-        "compare-and-set of {attribute} on entity {e} failed: expected {expected}, found {found}"
+        "compare-and-set of {attribute} on entity {e} failed: expected {}, found {}", brief(.expected), brief(.found)
     )]
     Cas {
         /// The entity.
@@ -140,7 +142,7 @@ pub enum TxError {
         reason: String,
     },
     /// An entity is named that is not there.
-    #[error("nothing found for entity {entity}, at {form}")]
+    #[error("nothing found for entity {}, at {}", brief(.entity), brief(.form))]
     EntityMissing {
         /// How it was named.
         entity: Value,
@@ -148,7 +150,7 @@ pub enum TxError {
         form: Value,
     },
     /// Something that cannot name an entity.
-    #[error("{value} cannot name an entity: {reason}, at {form}")]
+    #[error("{} cannot name an entity: {reason}, at {}", brief(.value), brief(.form))]
     EntitySyntax {
         /// What stood there.
         value: Value,
@@ -158,7 +160,7 @@ pub enum TxError {
         form: Value,
     },
     /// A lookup ref is malformed, or its attribute is not unique.
-    #[error("{source}, at {form}")]
+    #[error("{source}, at {}", brief(.form))]
     Lookup {
         /// What is wrong.
         source: DbError,
@@ -186,7 +188,7 @@ pub enum TxError {
     #[error("a filtered database cannot be transacted against")]
     Filtered,
     /// Purging from a database without history, or of a form that is not known.
-    #[error("cannot purge: {reason}, at {form}")]
+    #[error("cannot purge: {reason}, at {}", brief(.form))]
     Purge {
         /// Why not.
         reason: &'static str,
@@ -300,4 +302,23 @@ impl TxError {
             form: form.clone(),
         }
     }
+}
+
+/// How much of a form a message shows.
+const BRIEF: usize = 200;
+
+/// The beginning of a value's text. Forms can be of any size; messages must not be.
+fn brief(value: &Value) -> String {
+    struct Limited(String);
+    impl fmt::Write for Limited {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = BRIEF - self.0.len();
+            let end = (0..=room.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+            self.0.push_str(&text[..end.unwrap_or(0)]);
+            if text.len() > room { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut shown = Limited(String::new());
+    let whole = fmt::write(&mut shown, format_args!("{value}")).is_ok();
+    if whole { shown.0 } else { shown.0 + "…" }
 }

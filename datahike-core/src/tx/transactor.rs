@@ -53,7 +53,9 @@ pub(crate) fn transact(db: &Db, tx_data: &Value, options: &TxOptions) -> Result<
         let outcome = pass.run(&forms, tx_data);
         match outcome {
             // Blocks are wanted whatever comes of the pass.
-            Err(error @ TxError::Missing(_)) => return Err(error),
+            Err(TxError::Missing(missing)) => {
+                return Err(super::probe::widen(db, &forms, missing).into());
+            }
             Err(error) if !pass.void => return Err(error),
             Ok(()) if !pass.void => return pass.report(),
             _ => {}

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use datahike_value::{Value, kw, vector};
 
 /// `(e, attribute, value as text, tx, added)`
-pub type Event = (u64, String, String, u64, bool);
+pub(crate) type Event = (u64, String, String, u64, bool);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attr {
+pub(crate) enum Attr {
     Name,
     Code,
     Age,
@@ -19,7 +19,7 @@ pub enum Attr {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Who {
+pub(crate) enum Who {
     Id(u64),
     Temp(i64),
     /// A lookup ref by name.
@@ -27,13 +27,13 @@ pub enum Who {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     Plain(i64),
     Ref(Who),
 }
 
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Add(Who, Attr, Target),
     Retract(Who, Attr, Target),
     RetractAll(Who, Attr),
@@ -80,7 +80,7 @@ impl Who {
 }
 
 impl Op {
-    pub fn to_form(&self) -> Value {
+    pub(crate) fn to_form(&self) -> Value {
         let key = |a: &Attr| Value::keyword(a.text());
         let target = |a: &Attr, v: &Target| match v {
             Target::Plain(v) => a.value(*v),
@@ -116,7 +116,7 @@ impl Op {
 }
 
 #[derive(Clone, Debug)]
-pub struct Model {
+pub(crate) struct Model {
     facts: Vec<(u64, Attr, i64, u64)>,
     past: Vec<(u64, Attr, i64, u64, bool)>,
     /// The greatest id given out.
@@ -153,15 +153,15 @@ struct Run {
 }
 
 impl Model {
-    pub fn new(max_entity: u64, max_tx: u64) -> Self {
+    pub(crate) fn new(max_entity: u64, max_tx: u64) -> Self {
         Self { facts: Vec::new(), past: Vec::new(), max_entity, used: max_entity, max_tx }
     }
 
-    pub fn max_entity(&self) -> u64 {
+    pub(crate) fn max_entity(&self) -> u64 {
         self.max_entity
     }
 
-    pub fn current(&self) -> BTreeSet<Event> {
+    pub(crate) fn current(&self) -> BTreeSet<Event> {
         let print = |(e, a, v, tx): &(u64, Attr, i64, u64)| {
             (*e, a.text().to_owned(), a.print(*v), *tx, true)
         };
@@ -169,7 +169,7 @@ impl Model {
     }
 
     /// Of a fact that one transaction changes more than once, the first and last change count.
-    pub fn history(&self) -> BTreeSet<Event> {
+    pub(crate) fn history(&self) -> BTreeSet<Event> {
         let mut events = BTreeSet::new();
         for (at, (e, a, v, tx, added)) in self.past.iter().enumerate() {
             let same = |other: &&(u64, Attr, i64, u64, bool)| {
@@ -184,7 +184,7 @@ impl Model {
         events
     }
 
-    pub fn transact(&mut self, ops: &[Op]) -> Result<BTreeMap<i64, u64>, Refusal> {
+    pub(crate) fn transact(&mut self, ops: &[Op]) -> Result<BTreeMap<i64, u64>, Refusal> {
         let mut known = Known::default();
         loop {
             let mut run = Run {
