@@ -2,10 +2,12 @@
 //! really are, and runs it on whole relations.
 
 mod calls;
+mod emit;
 mod patterns;
 mod plan;
 mod recursion;
 mod rules;
+mod tuples;
 
 use datahike_value::{Symbol, Value};
 use hashbrown::HashMap;
