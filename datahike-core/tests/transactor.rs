@@ -6,12 +6,14 @@
 #[path = "transactor/model.rs"]
 mod model;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
+use datahike_core::block::{Address, BlockSource, Missing};
 use datahike_core::datom::FIRST_TX;
 use datahike_core::db::{Components, Db, DbConfig, SchemaFlexibility, TimePoint};
-use datahike_core::index::Index;
-use datahike_core::tx::{RawDatom, TxOptions, transactions_of};
+use datahike_core::index::{Index, Indexes, Node, Roots};
+use datahike_core::tx::{RawDatom, TxError, TxOptions, TxReport, transactions_of};
 use datahike_value::{Value, edn};
 use proptest::prelude::*;
 
@@ -25,6 +27,55 @@ const SCHEMA: &str = "[
   {:db/id 105 :db/ident :boss :db/valueType :db.type/ref :db/cardinality :db.cardinality/one}
   {:db/id 106 :db/ident :friend :db/valueType :db.type/ref :db/cardinality :db.cardinality/many}
   {:db/id 107 :db/ident :part :db/valueType :db.type/ref :db/cardinality :db.cardinality/many :db/isComponent true}]";
+
+/// Blocks, of which only those at hand are found. Whatever is fetched is at hand from then on.
+#[derive(Debug, Default)]
+struct Shelf {
+    blocks: Mutex<HashMap<Address, Arc<Node>>>,
+    at_hand: Mutex<HashSet<Address>>,
+}
+
+impl BlockSource for Shelf {
+    fn node(&self, address: &Address) -> Option<Arc<Node>> {
+        let at_hand = self.at_hand.lock().unwrap().contains(address);
+        at_hand.then(|| self.blocks.lock().unwrap().get(address).cloned()).flatten()
+    }
+}
+
+impl Shelf {
+    fn fetch(&self, missing: &Missing) {
+        let mut at_hand = self.at_hand.lock().unwrap();
+        let before = at_hand.len();
+        at_hand.extend(&missing.addresses);
+        assert!(at_hand.len() > before, "only blocks that are not at hand are missing");
+    }
+
+    fn fetch_all(&self) {
+        self.at_hand.lock().unwrap().extend(self.blocks.lock().unwrap().keys());
+    }
+
+    /// Writes the tail into blocks, and leaves none of them at hand.
+    fn flush(&self, db: &Db) -> Db {
+        self.fetch_all();
+        let flushed = db.indexes().flush().unwrap();
+        for (address, bytes) in &flushed.blocks {
+            let node = Arc::new(Node::decode(bytes).unwrap());
+            self.blocks.lock().unwrap().insert(*address, node);
+        }
+        self.at_hand.lock().unwrap().clear();
+        db.with_indexes(flushed.indexes)
+    }
+
+    /// Transacts as often as blocks are missing.
+    fn with(&self, db: &Db, forms: &Value) -> Result<TxReport, TxError> {
+        loop {
+            match db.with(forms, &TxOptions::at(0)) {
+                Err(error) if error.missing().is_some() => self.fetch(error.missing().unwrap()),
+                done => return done,
+            }
+        }
+    }
+}
 
 fn who() -> impl Strategy<Value = Who> {
     prop_oneof![
@@ -84,19 +135,29 @@ proptest! {
 
     #[test]
     fn does_what_the_model_does(
-        txs in proptest::collection::vec(proptest::collection::vec(op(), 1..7), 1..7),
+        txs in proptest::collection::vec(
+            (proptest::collection::vec(op(), 1..7), proptest::bool::weighted(0.3)),
+            1..7,
+        ),
         strict: bool,
     ) {
         let flexibility = if strict { SchemaFlexibility::Write } else { SchemaFlexibility::Read };
-        let mut db = Db::empty(DbConfig::new(flexibility));
+        let shelf = Arc::new(Shelf::default());
+        let config = DbConfig::new(flexibility);
+        let indexes =
+            Indexes::open(config.params, config.keep_history, Roots::default(), shelf.clone());
+        let mut db = Db::empty(config).with_indexes(indexes);
         db = db.db_with(&edn::read(SCHEMA).unwrap(), &TxOptions::at(0)).unwrap();
         let mut model = Model::new(107, FIRST_TX);
         let mut replayed = db.clone();
         let mut states = Vec::new();
-        for ops in &txs {
+        for (ops, flush) in &txs {
+            if *flush {
+                db = shelf.flush(&db);
+            }
             let forms = Value::vector(ops.iter().map(Op::to_form));
             let expected = model.transact(ops);
-            let report = match db.with(&forms, &TxOptions::at(0)) {
+            let report = match shelf.with(&db, &forms) {
                 Ok(report) => report,
                 Err(error) => {
                     prop_assert_eq!(Err(error.code().unwrap()), expected.map(drop), "{} {}", forms, error);
@@ -111,10 +172,12 @@ proptest! {
             }
             replayed = replayed.apply(&report.resolved());
             db = report.db_after;
+            shelf.fetch_all();
             prop_assert_eq!(events(&db), model.current(), "{}", forms);
             prop_assert_eq!(db.max_entity(), model.max_entity());
             states.push((db.max_tx(), model.current()));
         }
+        shelf.fetch_all();
         prop_assert_eq!(events(&db.history().unwrap()), model.history());
         for (tx, state) in states {
             let then = db.as_of(TimePoint::Tx(tx)).unwrap();
