@@ -1,5 +1,7 @@
 //! What queries mean: joins, scopes, rules, aggregates, errors, bounds.
 
+#![expect(clippy::unwrap_used, reason = "what these tests set up must succeed")]
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
