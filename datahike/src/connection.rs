@@ -8,7 +8,6 @@ use datahike_core::pull::{self, Pattern};
 use datahike_core::query::{self, Input, Query, QueryResult};
 use datahike_core::tx::TxReport;
 use datahike_value::{Uuid, Value};
-use futures::FutureExt;
 
 use crate::blocks::Faulting;
 use crate::branch::{self, Branch, Snapshot};
@@ -90,7 +89,9 @@ impl Connection {
     /// that was seen ([`Connection::refresh`] says why).
     pub fn db(&self) -> Db {
         if matches!(self.shared.role, Role::Reader)
-            && let Some(Err(error)) = self.refresh().now_or_never()
+            && self.shared.branch.store().capabilities().synchronous
+            // Waits for the local medium only.
+            && let Err(error) = futures::executor::block_on(self.refresh())
         {
             tracing::warn!(%error, "cannot look for a newer snapshot");
         }

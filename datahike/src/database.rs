@@ -23,7 +23,7 @@ use crate::writer::{Writer, record_of};
 
 /// The memory stores of this process by id: what `:backend :memory` means is that a store lives as
 /// long as the process, and is found again by whoever names it.
-static MEMORY: LazyLock<DashMap<Uuid, Arc<MemoryStore>>> = LazyLock::new(DashMap::new);
+static MEMORY: LazyLock<DashMap<Uuid, MemoryStore>> = LazyLock::new(DashMap::new);
 
 /// Creates an empty database, applies `:initial-tx` to it, and returns its configuration with the
 /// identity it was given.
@@ -138,8 +138,8 @@ pub(crate) fn open_store(config: &StoreConfig, access: Access) -> Result<Arc<dyn
     let no_database = |place: String| Error::NoDatabase { place };
     let store: Arc<dyn Store> = match config.lasting() {
         StoreConfig::Memory { id } => {
-            let store = MEMORY.get(&id.uuid()).map(|store| store.clone());
-            store.ok_or_else(|| no_database(format!("memory store {}", id.uuid())))?
+            let store = MEMORY.get(&id.uuid()).map(|store| store.handle());
+            Arc::new(store.ok_or_else(|| no_database(format!("memory store {}", id.uuid())))?)
         }
         #[cfg(not(target_family = "wasm"))]
         StoreConfig::File { path, .. } => {
@@ -175,14 +175,15 @@ pub(crate) fn create_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error
     match config.lasting() {
         StoreConfig::Memory { id } => {
             let identity = StoreIdentity { id: id.uuid(), epoch };
-            let store = Arc::new(MemoryStore::with_identity(identity));
+            let store = MemoryStore::with_identity(identity);
             match MEMORY.entry(id.uuid()) {
                 dashmap::Entry::Occupied(_) => {
                     Err(Error::DatabaseExists { place: format!("memory store {}", id.uuid()) })
                 }
                 dashmap::Entry::Vacant(entry) => {
-                    entry.insert(store.clone());
-                    Ok(store)
+                    let opened = store.handle();
+                    entry.insert(store);
+                    Ok(Arc::new(opened))
                 }
             }
         }

@@ -71,9 +71,10 @@ async fn transactions_that_wait_together_each_have_their_own_report() {
     let conn = connect(&config).await.unwrap();
     let all = (0..200).map(|n| conn.transact(form(&format!("[{{:n {n}}}]"))));
     let reports = futures::future::join_all(all).await;
+    let mut reports: Vec<_> = reports.into_iter().map(Result::unwrap).collect();
+    reports.sort_by_key(|report| report.tx);
     let mut last = None;
     for report in reports {
-        let report = report.unwrap();
         assert_eq!(report.db_after.max_tx(), report.tx);
         assert_eq!(report.db_before.max_tx() + 1, report.tx);
         assert!(last.is_none_or(|last| last < report.tx_instant));

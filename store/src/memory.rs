@@ -1,6 +1,8 @@
 //! A store in the memory of this process: for tests, for caches, for a browser's session.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,11 +16,12 @@ use crate::{
 
 /// Keeps everything in memory and nothing after the last handle is gone.
 ///
-/// Share it as an `Arc`.
+/// Share it as an `Arc`, or give everyone a [`handle`](Self::handle) to close.
 #[derive(Debug)]
 pub struct MemoryStore {
     identity: StoreIdentity,
-    state: RwLock<State>,
+    state: Arc<RwLock<State>>,
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +29,6 @@ struct State {
     blocks: BTreeMap<Address, Block>,
     branches: BTreeMap<String, Branch>,
     clock: u64,
-    closed: bool,
 }
 
 #[derive(Debug)]
@@ -51,20 +53,34 @@ impl MemoryStore {
 
     /// An empty store with this identity, for runs that must repeat exactly.
     pub fn with_identity(identity: StoreIdentity) -> Self {
-        Self { identity, state: RwLock::default() }
+        Self { identity, state: Arc::default(), closed: AtomicBool::new(false) }
+    }
+
+    /// Another handle to the same contents: closing one leaves the others open.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        Self {
+            identity: self.identity,
+            state: Arc::clone(&self.state),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
     }
 
     fn read<T>(&self, read: impl FnOnce(&State) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let state = self.state.read();
-        if state.closed { Err(StoreError::Closed) } else { read(&state) }
+        self.check_open()?;
+        read(&self.state.read())
     }
 
     fn write<T>(
         &self,
         write: impl FnOnce(&mut State) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut state = self.state.write();
-        if state.closed { Err(StoreError::Closed) } else { write(&mut state) }
+        self.check_open()?;
+        write(&mut self.state.write())
     }
 }
 
@@ -271,7 +287,7 @@ impl Store for MemoryStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.state.write().closed = true;
+        self.closed.store(true, Ordering::Release);
         Ok(())
     }
 }
