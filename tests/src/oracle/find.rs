@@ -108,13 +108,10 @@ fn aggregate(function: &str, mut values: Vec<Value>) -> Result<Value, OracleErro
         "variance" => variance(&doubles(&values)?).into(),
         "stddev" => variance(&doubles(&values)?).sqrt().into(),
         "median" => {
-            let sorted = longs(&values)?;
+            let sorted = doubles(&values)?;
             let middle = sorted.len() / 2;
-            if sorted.len() % 2 == 1 {
-                sorted[middle].into()
-            } else {
-                ((sorted[middle - 1] + sorted[middle]) as f64 / 2.0).into()
-            }
+            let below = if sorted.len() % 2 == 1 { middle } else { middle - 1 };
+            ((sorted[below] + sorted[middle]) / 2.0).into()
         }
         _ => return Err(OracleError::Form(function.to_owned())),
     })
