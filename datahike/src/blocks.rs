@@ -85,10 +85,7 @@ impl Blocks {
     /// # Errors
     /// What `evaluate` fails with for any other reason; [`Error::BlockLost`] when the store does
     /// not have a block that the snapshot names; what the store fails with.
-    pub async fn settle<T, E>(
-        &self,
-        mut evaluate: impl FnMut() -> Result<T, E>,
-    ) -> Result<T, Error>
+    pub async fn settle<T, E>(&self, mut evaluate: impl FnMut() -> Result<T, E>) -> Result<T, Error>
     where
         E: Faulting + Into<Error>,
     {

@@ -11,7 +11,7 @@ use datahike_core::block::Address;
 use datahike_core::commit::{Dedup, Entry, FlushRecord, Head, Position, open, replay};
 use datahike_core::datom::TxId;
 use datahike_core::db::Db;
-use datahike_core::tx::{ResolvedTx, TxReport};
+use datahike_core::tx::TxReport;
 use datahike_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -140,9 +140,10 @@ impl Branch {
 
     /// Tells those who observe.
     pub(crate) fn announce(&self, event: &BranchEvent) {
-        self.observers.0.lock().retain(|observer| {
-            observer.upgrade().inspect(|observer| observer(event)).is_some()
-        });
+        self.observers
+            .0
+            .lock()
+            .retain(|observer| observer.upgrade().inspect(|observer| observer(event)).is_some());
     }
 
     /// Shows a newer snapshot, then tells of the transactions that led to it: whoever hears of one
@@ -173,8 +174,6 @@ pub(crate) struct Loaded {
     pub(crate) snapshot: Snapshot,
     /// The requests remembered, complete up to the snapshot.
     pub(crate) dedup: Dedup,
-    /// The transactions after the flush.
-    pub(crate) tail: Vec<ResolvedTx>,
 }
 
 /// Reads a branch: its flush record, and the log after it.
@@ -193,15 +192,13 @@ pub(crate) async fn load(blocks: &Arc<Blocks>, branch: &str) -> Result<Loaded, E
         None => Dedup::default(),
     };
     let source: Arc<Blocks> = Arc::clone(blocks);
-    let mut tail = Vec::new();
     let base = (open(&record, source), record.at);
     let (db, at) = follow_log(store.as_ref(), branch, &head, base, stored.log.end, |entry| {
         entry.notes.iter().for_each(|note| dedup.remember(note));
-        tail.extend(entry.transactions.iter().cloned());
     })
     .await?;
     let snapshot = Snapshot { db, at, head, revision: stored.revision };
-    Ok(Loaded { snapshot, dedup, tail })
+    Ok(Loaded { snapshot, dedup })
 }
 
 /// A newer snapshot than `known`, reading only what came since where that can be.
@@ -222,7 +219,8 @@ pub(crate) async fn reload(
         return Ok(load(blocks, branch).await?.snapshot);
     };
     let base = (known.db.clone(), known.at);
-    let (db, at) = follow_log(store.as_ref(), branch, &known.head, base, stored.log.end, |_| {}).await?;
+    let (db, at) =
+        follow_log(store.as_ref(), branch, &known.head, base, stored.log.end, |_| {}).await?;
     Ok(Snapshot { db, at, head: known.head, revision: stored.revision })
 }
 

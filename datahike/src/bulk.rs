@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datahike_core::commit::{Dedup, Entry};
+use datahike_core::datom::TX0;
 use datahike_core::db::Db;
 use datahike_core::tx::{ResolvedTx, TxOptions, TxReport};
 use datahike_store::{Batch, Expect, Store, StoreError};
@@ -60,8 +61,15 @@ impl BulkLoad {
         &self.db
     }
 
-    /// Adds a transaction as the transactor resolves it; `instant` is its time in milliseconds
-    /// since the epoch, now unless given.
+    /// The instant of a transaction that is added now, in milliseconds since the epoch: later than
+    /// all before.
+    pub fn next_instant(&self) -> i64 {
+        let counters = self.db.counters();
+        let first = counters.max_tx == TX0;
+        now_ms().max(if first { i64::MIN } else { counters.last_instant + 1 })
+    }
+
+    /// Adds a transaction as the transactor resolves it.
     ///
     /// # Errors
     /// Why it was refused; nothing of it was added then.

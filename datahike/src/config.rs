@@ -101,9 +101,9 @@ pub enum StoreConfig {
     /// are kept in memory in front of every store, so a memory frontend needs no store of its own.
     Tiered {
         /// The fast one.
-        frontend: Box<StoreConfig>,
+        frontend: Box<Self>,
         /// The lasting one.
-        backend: Box<StoreConfig>,
+        backend: Box<Self>,
         /// Identity of both.
         id: Option<StoreId>,
     },

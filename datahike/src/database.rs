@@ -1,17 +1,14 @@
 //! Creating, finding and deleting databases, and opening their stores.
 
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use dashmap::DashMap;
 use datahike_core::commit::{Dedup, Head, Position};
 use datahike_core::db::{Db, DbConfig};
 use datahike_core::index::Params;
-use datahike_store::{
-    Address as StoreAddress, Batch, Expect, MemoryStore, Store, StoreError, StoreIdentity,
-};
+use datahike_store::{Address as StoreAddress, Batch, Expect, MemoryStore, Store, StoreIdentity};
 #[cfg(not(target_family = "wasm"))]
-use datahike_store::{FileOptions, FileStore};
+use datahike_store::{FileOptions, FileStore, StoreError};
 use datahike_value::Uuid;
 
 use crate::blocks::Blocks;
@@ -134,6 +131,7 @@ pub(crate) enum Access {
     Write,
 }
 
+#[cfg_attr(target_family = "wasm", expect(unused_variables, reason = "a browser has no files"))]
 pub(crate) fn open_store(config: &StoreConfig, access: Access) -> Result<Arc<dyn Store>, Error> {
     let no_database = |place: String| Error::NoDatabase { place };
     let store: Arc<dyn Store> = match config.lasting() {
@@ -203,7 +201,10 @@ pub(crate) fn create_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error
 }
 
 #[cfg(not(target_family = "wasm"))]
-fn create_file_store(path: &Path, identity: StoreIdentity) -> Result<Arc<dyn Store>, Error> {
+fn create_file_store(
+    path: &std::path::Path,
+    identity: StoreIdentity,
+) -> Result<Arc<dyn Store>, Error> {
     Ok(Arc::new(FileStore::create_as(path, identity, FileOptions::default())?))
 }
 
@@ -227,11 +228,14 @@ async fn initialise(store: &Arc<dyn Store>, config: &Config) -> Result<(), Error
     let (record_address, record) = record_of(&db, Position::START, start);
     let dedup = bytes::Bytes::from(Dedup::default().encode());
     let dedup_address = datahike_core::block::Address::of(&dedup);
-    let head =
-        Head { flush_record: record_address, flush: Position::START, log_base: 0, dedup: Some(dedup_address) };
+    let head = Head {
+        flush_record: record_address,
+        flush: Position::START,
+        log_base: 0,
+        dedup: Some(dedup_address),
+    };
     let mut batch = Batch::new(&config.branch, Expect::Absent);
-    batch.blocks =
-        flushed.blocks.into_iter().map(|(a, b)| (StoreAddress(a.0), b.into())).collect();
+    batch.blocks = flushed.blocks.into_iter().map(|(a, b)| (StoreAddress(a.0), b.into())).collect();
     batch.blocks.push((StoreAddress(record_address.0), record));
     batch.blocks.push((StoreAddress(dedup_address.0), dedup));
     batch.record = Some(head.encode().into());
@@ -246,11 +250,7 @@ fn check(config: &Config, db: &Db) -> Result<(), Error> {
     let refs = (":attribute-refs?", stored.attribute_refs, config.attribute_refs);
     let (key, stored, given) = refs;
     if given && !stored {
-        return Err(Error::Mismatch {
-            key,
-            stored: stored.to_string(),
-            given: given.to_string(),
-        });
+        return Err(Error::Mismatch { key, stored: stored.to_string(), given: given.to_string() });
     }
     Ok(())
 }

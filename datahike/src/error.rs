@@ -38,7 +38,9 @@ pub enum Error {
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// A block that a snapshot names is not in the store.
-    #[error("block {address} is not in the store: it was collected, or the store is damaged; mirror or restore it again")]
+    #[error(
+        "block {address} is not in the store: it was collected, or the store is damaged; mirror or restore it again"
+    )]
     BlockLost {
         /// The block.
         address: Address,

@@ -97,9 +97,8 @@ impl Watch {
         let inputs: Vec<Input> = std::iter::once(Input::from(db))
             .chain(self.inputs.iter().cloned().map(Input::from))
             .collect();
-        let result = self
-            .connection
-            .settle_now(|| query::q(&self.query, &inputs, &Context::default()))?;
+        let result =
+            self.connection.settle_now(|| query::q(&self.query, &inputs, &Context::default()))?;
         Ok((rows(result), seen))
     }
 }

@@ -206,10 +206,10 @@ impl Worker {
         let mut current = Some((first, reply));
         while let Some((transaction, reply)) = current.take() {
             match self.resolve(&db, &transaction, &accepted).await {
-                Ok(Resolved::New(report, note)) => {
+                Ok(Resolved::New(Box::new(report), note)) => {
                     db = report.db_after.clone();
                     bytes += weight(&report);
-                    accepted.push(Accepted { report: Arc::new(report), note, reply });
+                    accepted.push(Accepted { report: Arc::from(report), note, reply });
                 }
                 Ok(Resolved::Before(remembered)) => {
                     answered.push((reply, Ok(Transacted::Before(remembered))));
@@ -274,7 +274,7 @@ impl Worker {
             tx: report.tx,
             tempids: report.tempids.iter().map(|(k, id)| (k.clone(), *id)).collect(),
         });
-        Ok(Resolved::New(report, note))
+        Ok(Resolved::New(Box::new(report), note))
     }
 
     async fn commit_group(&mut self, db: Db, accepted: Vec<Accepted>) -> Result<(), Error> {
@@ -334,7 +334,7 @@ impl Worker {
 }
 
 enum Resolved {
-    New(TxReport, Option<Note>),
+    New(Box<TxReport>, Option<Note>),
     /// As an earlier commit says.
     Before(Arc<Remembered>),
     /// As this one of the same group.

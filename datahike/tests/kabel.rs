@@ -1,5 +1,7 @@
 //! A server peer and its clients over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +31,7 @@ async fn serve() -> Server {
         .build();
     let root = folder.path().to_owned();
     let place = move |id: Uuid, _: &Config| Ok(Config::file(root.join(id.to_string())).store);
-    let databases =
-        handlers::register_global_handlers(&scope, &sync, HandlerOptions::new(place));
+    let databases = handlers::register_global_handlers(&scope, &sync, HandlerOptions::new(place));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let serving = peer.clone();
@@ -112,7 +113,8 @@ async fn a_late_mirror_gets_a_snapshot_and_an_early_one_only_what_it_missed() {
     create_database(&config).await.unwrap();
     let served = server.databases.get(&id.to_string()).unwrap();
     for n in 0..40 {
-        let many: Vec<String> = (0..100).map(|k| format!("{{:n {} :s \"v{k}\"}}", n * 100 + k)).collect();
+        let many: Vec<String> =
+            (0..100).map(|k| format!("{{:n {} :s \"v{k}\"}}", n * 100 + k)).collect();
         served.transact(form(&format!("[{}]", many.join(" ")))).await.unwrap();
     }
     served.flush().await.unwrap();

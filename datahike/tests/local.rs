@@ -1,5 +1,7 @@
 //! Databases in this process: durability, order, listeners, read-only readers.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
 use datahike::config::{SchemaFlexibility, WriterConfig};
 use datahike::{
     Config, Error, Transacted, Transaction, TxEvent, Uuid, Value, commit::RequestId, connect,
@@ -50,7 +52,8 @@ async fn a_flush_in_between_changes_nothing_that_is_seen() {
     let conn = connect(&config).await.unwrap();
     for round in 0..4 {
         for n in 0..800 {
-            let data = form(&format!("[{{:n {} :t \"x{n}\"}} [:db/add 1 :r {n}]]", round * 800 + n));
+            let data =
+                form(&format!("[{{:n {} :t \"x{n}\"}} [:db/add 1 :r {n}]]", round * 800 + n));
             conn.transact(data).await.unwrap();
         }
         let before = conn.db();
@@ -169,7 +172,9 @@ async fn a_watched_query_tells_what_came_and_went() {
 
 #[tokio::test]
 async fn an_initial_transaction_is_applied_or_nothing_is_created() {
-    let config = Config::memory().initial_tx(form("[{:db/ident :name :db/valueType :db.type/string :db/cardinality :db.cardinality/one}]"));
+    let config = Config::memory().initial_tx(form(
+        "[{:db/ident :name :db/valueType :db.type/string :db/cardinality :db.cardinality/one}]",
+    ));
     let created = create_database(&config).await.unwrap();
     let conn = connect(&created).await.unwrap();
     conn.transact(form("[{:name \"Ada\"}]")).await.unwrap();

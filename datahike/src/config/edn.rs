@@ -60,13 +60,8 @@ const KNOWN: &str = ":store :writer :remote-peer :name :schema-flexibility :keep
     :initial-tx :mirror";
 
 /// Keys of Datahike that tune what does not exist here: accepted, without effect.
-const WITHOUT_EFFECT: [&str; 5] = [
-    "index-config",
-    "fuse-index-roots?",
-    "commit-graph?",
-    "online-gc",
-    "allow-unsafe-config",
-];
+const WITHOUT_EFFECT: [&str; 5] =
+    ["index-config", "fuse-index-roots?", "commit-graph?", "online-gc", "allow-unsafe-config"];
 
 impl FromStr for Config {
     type Err = ConfigError;
@@ -242,10 +237,7 @@ impl StoreConfig {
                 id.as_ref(),
             ),
             Self::IndexedDb { name, id } => (
-                vec![
-                    ("backend", Value::keyword("indexeddb")),
-                    ("name", name.as_str().into()),
-                ],
+                vec![("backend", Value::keyword("indexeddb")), ("name", name.as_str().into())],
                 id.as_ref(),
             ),
         };
@@ -292,12 +284,13 @@ fn writer(value: &Value) -> Result<WriterConfig, ConfigError> {
         Some("kabel") => WriterConfig::Kabel(KabelPeer {
             peer_id: map
                 .get("peer-id")
-                .map(|id| {
-                    id.as_uuid().ok_or_else(|| unexpected(":writer :peer-id", id, "a #uuid"))
-                })
+                .map(|id| id.as_uuid().ok_or_else(|| unexpected(":writer :peer-id", id, "a #uuid")))
                 .transpose()?,
             url: map.get("url").map(|url| text(":writer :url", url)).transpose()?,
-            database: map.get("database").map(|name| text(":writer :database", name)).transpose()?,
+            database: map
+                .get("database")
+                .map(|name| text(":writer :database", name))
+                .transpose()?,
             token: token(":writer :token", &map)?,
         }),
         Some("datahike-server") => WriterConfig::Http(http_peer(":writer", value)?),

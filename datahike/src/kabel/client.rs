@@ -118,7 +118,9 @@ impl Remote {
         let connection = match connected {
             Some(Ok(connection)) => connection,
             Some(Err(refusal)) => return Err(remote(refusal)),
-            None => return Err(self.unreachable(&format!("no answer within {} s", limit.as_secs()))),
+            None => {
+                return Err(self.unreachable(&format!("no answer within {} s", limit.as_secs())));
+            }
         };
         match (self.expected, connection.peer_id()) {
             (Some(expected), Some(found)) if found.0 != expected => {
@@ -141,7 +143,8 @@ impl Remote {
     pub async fn invoke(&self, function: &str, arguments: Value) -> Result<Value, Error> {
         self.connected(ANSWER).await?;
         let options = InvokeOptions { deadline: Some(ANSWER) };
-        let invoked = self.client.scope.invoke_value(&self.link, function, arguments, options).await;
+        let invoked =
+            self.client.scope.invoke_value(&self.link, function, arguments, options).await;
         invoked.map_err(|error| match error {
             InvokeError::Remote(refusal) => remote(refusal),
             other => self.unreachable(&other.to_string()),
@@ -153,7 +156,11 @@ impl Remote {
     ///
     /// # Errors
     /// [`Error::Remote`] with the code of what went wrong there.
-    pub async fn create_database(&self, name: Option<&str>, config: &Config) -> Result<Uuid, Error> {
+    pub async fn create_database(
+        &self,
+        name: Option<&str>,
+        config: &Config,
+    ) -> Result<Uuid, Error> {
         let arguments = Value::map([
             (kw!("config").into(), config.to_value()),
             (kw!("name").into(), name.map_or(Value::Nil, Value::from)),
@@ -236,7 +243,9 @@ impl Remote {
         if known && self.connected(Duration::from_secs(5)).await.is_err() {
             let runtime = self.client.peer.runtime();
             let there = within(&**runtime, Duration::ZERO, replica.branch()).await;
-            return there.unwrap_or_else(|| Err(self.unreachable("out of reach, and nothing is mirrored yet")));
+            return there.unwrap_or_else(|| {
+                Err(self.unreachable("out of reach, and nothing is mirrored yet"))
+            });
         }
         self.connected(ANSWER).await?;
         let synced = std::pin::pin!(mirror.synced());
@@ -346,7 +355,9 @@ impl RemoteWriter {
                 }
                 Err(InvokeError::Remote(refusal)) if passing(&code_text(&refusal.code)) => {}
                 Err(InvokeError::Remote(refusal)) => return Err(remote(refusal)),
-                Err(InvokeError::Arguments(reason)) => return Err(self.remote.unreachable(&reason)),
+                Err(InvokeError::Arguments(reason)) => {
+                    return Err(self.remote.unreachable(&reason));
+                }
                 Err(_) => {}
             }
             runtime.sleep(RETRY_AFTER).await;
@@ -383,7 +394,8 @@ async fn shown(
     while let Some(event) = reports.try_next() {
         match event {
             TxEvent::Report(report) if report.tx == tx => {
-                let report = TxReport { tempids: tempids.into_iter().collect(), ..(*report).clone() };
+                let report =
+                    TxReport { tempids: tempids.into_iter().collect(), ..(*report).clone() };
                 return Ok(Transacted::Now(Arc::new(report)));
             }
             _ => {}
@@ -394,11 +406,7 @@ async fn shown(
 }
 
 fn remote(refusal: datahike_peer::Refusal) -> Error {
-    Error::Remote {
-        code: code_text(&refusal.code),
-        message: refusal.message,
-        data: refusal.data,
-    }
+    Error::Remote { code: code_text(&refusal.code), message: refusal.message, data: refusal.data }
 }
 
 fn kabel(config: &Config) -> Option<&KabelPeer> {

@@ -154,12 +154,8 @@ impl Databases {
 
     /// Names and store ids of what is served, by name.
     pub fn list(&self) -> Vec<(Option<String>, Uuid)> {
-        let mut all: Vec<_> = self
-            .inner
-            .served
-            .iter()
-            .map(|served| (served.name.clone(), *served.key()))
-            .collect();
+        let mut all: Vec<_> =
+            self.inner.served.iter().map(|served| (served.name.clone(), *served.key())).collect();
         all.sort();
         all
     }
@@ -174,7 +170,9 @@ impl Databases {
         if self.inner.served.contains_key(&id)
             || name.is_some_and(|name| self.inner.names.contains_key(name))
         {
-            return Err(Error::DatabaseExists { place: name.map_or_else(|| id.to_string(), str::to_owned) });
+            return Err(Error::DatabaseExists {
+                place: name.map_or_else(|| id.to_string(), str::to_owned),
+            });
         }
         let mut own = config.clone().writer(WriterConfig::Local);
         own.store = (self.inner.options.store_config_fn)(id, config)?;
@@ -223,7 +221,8 @@ impl Databases {
         let inner = Arc::downgrade(&self.inner);
         let upgrade = move || -> Result<Self, Refusal> {
             let inner = Weak::upgrade(&inner);
-            let inner = inner.ok_or_else(|| Refusal::new("peer/stopping", "the server is going down"))?;
+            let inner =
+                inner.ok_or_else(|| Refusal::new("peer/stopping", "the server is going down"))?;
             Ok(Self { inner })
         };
         let databases = upgrade.clone();
@@ -292,10 +291,7 @@ fn publish(publisher: &Weak<Publisher>, event: &BranchEvent) {
         BranchEvent::Committed { at, public } => {
             publisher.committed(point(*at), public.clone());
         }
-        BranchEvent::Flushed { at, record } => publisher.flushed(FlushPoint {
-            at: point(*at),
-            address: datahike_sync::Address(record.0),
-        }),
+        BranchEvent::Flushed { at, record } => publisher
+            .flushed(FlushPoint { at: point(*at), address: datahike_sync::Address(record.0) }),
     }
 }
-

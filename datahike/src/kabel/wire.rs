@@ -34,7 +34,10 @@ impl Name {
             Value::Str(name) => {
                 Ok(Uuid::parse_str(name).map_or_else(|_| Self::Text(name.to_string()), Self::Id))
             }
-            _ => Err(Refusal::new("scope/bad-arguments", "a database is named by a uuid or a string")),
+            _ => Err(Refusal::new(
+                "scope/bad-arguments",
+                "a database is named by a uuid or a string",
+            )),
         }
     }
 }
@@ -107,10 +110,7 @@ impl Receipt {
 
     pub(super) fn to_value(&self) -> Value {
         let tempids = self.tempids.iter().map(|(tempid, e)| (tempid.clone(), id(*e)));
-        Value::map([
-            (kw!("tx").into(), id(self.tx)),
-            (kw!("tempids").into(), Value::map(tempids)),
-        ])
+        Value::map([(kw!("tx").into(), id(self.tx)), (kw!("tempids").into(), Value::map(tempids))])
     }
 
     pub(super) fn from_value(value: &Value) -> Option<Self> {

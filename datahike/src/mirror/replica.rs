@@ -24,8 +24,8 @@ use super::{point, position, shape};
 use crate::blocks::Blocks;
 use crate::branch::{self, Branch, BranchEvent, Snapshot};
 use crate::error::Error;
-use crate::writer::write_out;
 use crate::worker;
+use crate::writer::write_out;
 
 /// A copy of a branch that follows a server. At every moment it is one complete snapshot, or empty.
 #[derive(Debug)]
@@ -103,10 +103,12 @@ impl StoreReplica {
     }
 
     async fn try_append(&self, first: u64, entries: Vec<Bytes>) -> Result<Point, Error> {
-        let diverged = || Error::Commit(datahike_core::commit::CommitError::Parent {
-            seq: first,
-            parent: datahike_core::commit::CommitId::ROOT,
-        });
+        let diverged = || {
+            Error::Commit(datahike_core::commit::CommitError::Parent {
+                seq: first,
+                parent: datahike_core::commit::CommitId::ROOT,
+            })
+        };
         let branch = self.live().ok_or_else(diverged)?;
         let mut snapshot = (*branch.snapshot()).clone();
         if snapshot.at.seq + 1 != first {

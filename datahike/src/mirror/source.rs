@@ -106,8 +106,7 @@ impl BranchSource {
             return Ok(None);
         };
         let blocks = self.branch.blocks();
-        let changed =
-            blocks.settle(|| changed_blocks(&**blocks, &old.roots, &new.roots)).await?;
+        let changed = blocks.settle(|| changed_blocks(&**blocks, &old.roots, &new.roots)).await?;
         let change = |(address, base): (Address, Option<Address>)| Change {
             address: SyncAddress(address.0),
             base: base.map(|base| SyncAddress(base.0)),

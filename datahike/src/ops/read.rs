@@ -61,8 +61,7 @@ pub(super) fn query<'a>(
         let inputs: Vec<Input> = std::iter::once(Input::from(db)).chain(rest).collect();
         let context = Context { budget: bounds.budget(), ..Context::default() };
         if arguments.flag("explain")? {
-            let (_, plan) =
-                connection.settle(|| query::explain(&query, &inputs, &context)).await?;
+            let (_, plan) = connection.settle(|| query::explain(&query, &inputs, &context)).await?;
             return Ok(plan.to_string().as_str().into());
         }
         Ok(connection.settle(|| query::q(&query, &inputs, &context)).await?.into_value())
@@ -130,7 +129,8 @@ pub(super) fn export<'a>(
             true => newest.as_of(TimePoint::Tx(basis))?.history()?,
             false if basis == newest.max_tx() => newest,
             false => {
-                let text = "the database changed while it was read, and keeps no history: export it again";
+                let text =
+                    "the database changed while it was read, and keeps no history: export it again";
                 return Err(arguments.wrong(text));
             }
         };
@@ -162,11 +162,7 @@ fn page(db: &Db, from: EntityId) -> Result<(Vec<Value>, Option<EntityId>), DbErr
     Ok((found, None))
 }
 
-pub(super) fn schema<'a>(
-    connection: &'a Connection,
-    _: Arguments<'a>,
-    _: Bounds,
-) -> Answer<'a> {
+pub(super) fn schema<'a>(connection: &'a Connection, _: Arguments<'a>, _: Bounds) -> Answer<'a> {
     Box::pin(async move { Ok(connection.db().schema().to_value()) })
 }
 
@@ -194,8 +190,7 @@ pub async fn stats(connection: &Connection) -> Result<Value, Error> {
             connection.settle::<u64, datahike_core::block::Missing>(count).await?
         }
     };
-    let history: u64 =
-        indexes.roots().history[Index::Eavt.number()].map_or(0, |root| root.count);
+    let history: u64 = indexes.roots().history[Index::Eavt.number()].map_or(0, |root| root.count);
     let depth = Index::ALL.map(|index| {
         let root = indexes.roots().current[index.number()];
         let name = format!("{index:?}").to_lowercase();

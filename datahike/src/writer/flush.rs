@@ -61,7 +61,15 @@ pub(crate) async fn write_out(
         address
     });
     blocks.store().put(out).await?;
-    Ok(Flush { db, head: Head { flush_record: record_address, flush: snapshot.at, log_base: snapshot.head.log_base, dedup } })
+    Ok(Flush {
+        db,
+        head: Head {
+            flush_record: record_address,
+            flush: snapshot.at,
+            log_base: snapshot.head.log_base,
+            dedup,
+        },
+    })
 }
 
 /// The flush record of a database whose tail is empty, and its address.
