@@ -10,6 +10,7 @@
 //! real one fits as well. A run is a function of its seed; a failure names it.
 
 pub mod model;
+mod trace;
 mod world;
 
 use std::{sync::Arc, time::Duration};

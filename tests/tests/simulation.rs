@@ -21,6 +21,7 @@ fn mirrors_converge_under_any_seed() {
         let summary = simulate(seed);
         all.commits += summary.commits;
         all.messages += summary.messages;
+        all.bytes += summary.bytes;
         all.crashes += summary.crashes;
         all.drops += summary.drops;
         all.resets += summary.resets;
@@ -41,4 +42,14 @@ fn a_seed_is_a_run() {
         assert_eq!(simulate(seed), simulate(seed));
     }
     assert_ne!(simulate(3).trace, simulate(4).trace);
+}
+
+#[test]
+fn a_mirror_that_loses_commits_is_found() {
+    let found = (0..20).filter(|seed| {
+        let mirror = ModelMirror::forgetful;
+        let broken = run(*seed, &Options::default(), ModelSite::new, mirror).err();
+        broken.is_some_and(|broken| broken.to_string().contains("holds something else"))
+    });
+    assert!(found.count() > 5);
 }

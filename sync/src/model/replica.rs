@@ -40,6 +40,7 @@ struct Disk {
     keeps: bool,
     folds_differ: bool,
     fails: bool,
+    forgets: bool,
 }
 
 /// What a listener of the mirror saw.
@@ -79,6 +80,11 @@ impl ModelReplica {
     /// Makes every write fail, or none.
     pub fn set_fails(&self, fails: bool) {
         lock(&self.disk).fails = fails;
+    }
+
+    /// Makes it lose its tail at a flush and notice nothing: what a simulation must find.
+    pub fn forget_tails(&self) {
+        lock(&self.disk).forgets = true;
     }
 
     /// The newest commit it can be read at.
@@ -201,7 +207,8 @@ impl Disk {
     }
 
     fn rebase(&mut self, flush: FlushPoint) {
-        self.tail.retain(|(at, _)| at.seq > flush.at.seq);
+        let forgets = self.forgets;
+        self.tail.retain(|(at, _)| at.seq > flush.at.seq && !forgets);
         if let Some(head) = &mut self.head {
             head.flush = flush;
         }

@@ -467,7 +467,8 @@ fn what_does_not_go_together_is_never_mixed() {
     let backup = older.back_up();
     let newer = older.clone();
     (0..5).for_each(|n| drop(newer.commit(&[(n, 99)], 0)));
-    let cases: [(Reset, fn(&ModelSource) -> ModelSource); 4] = [
+    type Change = fn(&ModelSource) -> ModelSource;
+    let cases: [(Reset, Change); 4] = [
         (Reset::OtherStore, |_| ModelSource::new(identity(2, 0), Shape(Bytes::from_static(b"s")))),
         (Reset::OtherEpoch, |_| ModelSource::new(identity(1, 1), Shape(Bytes::from_static(b"s")))),
         (Reset::ServerOlder, |source| source.clone()),

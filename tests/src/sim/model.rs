@@ -106,6 +106,13 @@ impl ModelMirror {
         replica.set_folds_differ(mode == Mode::Full && rng.random_bool(0.2));
         Self { replica, mode }
     }
+
+    /// One that loses commits now and then.
+    pub fn forgetful(rng: &mut ChaCha8Rng) -> Self {
+        let mirror = Self::new(rng);
+        mirror.replica.forget_tails();
+        mirror
+    }
 }
 
 impl Replicated for ModelMirror {
