@@ -206,7 +206,7 @@ impl Worker {
         let mut current = Some((first, reply));
         while let Some((transaction, reply)) = current.take() {
             match self.resolve(&db, &transaction, &accepted).await {
-                Ok(Resolved::New(Box::new(report), note)) => {
+                Ok(Resolved::New(report, note)) => {
                     db = report.db_after.clone();
                     bytes += weight(&report);
                     accepted.push(Accepted { report: Arc::from(report), note, reply });
