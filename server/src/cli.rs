@@ -25,7 +25,7 @@ Exit status: 0 done, 1 failed, 2 used wrongly.";
 /// A live-syncing Datalog database.
 #[derive(Debug, Parser)]
 #[command(name = "datahike", version, about, after_help = EXAMPLES, propagate_version = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -37,7 +37,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve every database in a folder to peers over WebSocket.
     Serve(Serve),
     /// Create a database.
@@ -70,7 +70,7 @@ pub enum Command {
 
 /// A database to change.
 #[derive(Debug, Args)]
-pub struct Target {
+pub(crate) struct Target {
     /// The database: file:FOLDER or ws://HOST:PORT/NAME.
     #[arg(value_name = "DB")]
     pub db: Place,
@@ -80,7 +80,7 @@ pub struct Target {
 
 /// How to reach a server.
 #[derive(Clone, Debug, Args)]
-pub struct Access {
+pub(crate) struct Access {
     /// The server's token.
     #[arg(long, env = "DATAHIKE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
@@ -91,7 +91,7 @@ pub struct Access {
 
 /// Which state of a database to read.
 #[derive(Clone, Debug, Default, Args)]
-pub struct View {
+pub(crate) struct View {
     /// As it was at this transaction id or instant.
     #[arg(long, value_name = "T")]
     pub as_of: Option<String>,
@@ -105,7 +105,7 @@ pub struct View {
 
 /// A database to read.
 #[derive(Debug, Args)]
-pub struct Reading {
+pub(crate) struct Reading {
     #[command(flatten)]
     pub target: Target,
     /// How to print.
@@ -115,7 +115,7 @@ pub struct Reading {
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// As EDN.
     Edn,
     /// As JSON; keywords become strings.
@@ -127,7 +127,7 @@ pub enum Format {
 }
 
 #[derive(Debug, Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// The folder whose databases are served.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
@@ -146,7 +146,7 @@ pub struct Serve {
 }
 
 #[derive(Debug, Args)]
-pub struct Create {
+pub(crate) struct Create {
     #[command(flatten)]
     pub target: Target,
     /// The configuration as EDN: {:schema-flexibility :read :keep-history? false …}.
@@ -155,7 +155,7 @@ pub struct Create {
 }
 
 #[derive(Debug, Args)]
-pub struct List {
+pub(crate) struct List {
     /// A folder, or ws://HOST:PORT.
     #[arg(value_name = "DIR|URL")]
     pub at: String,
@@ -164,7 +164,7 @@ pub struct List {
 }
 
 #[derive(Debug, Args)]
-pub struct Transact {
+pub(crate) struct Transact {
     #[command(flatten)]
     pub target: Target,
     /// A file of EDN forms, one transaction each; `-` is standard input.
@@ -179,7 +179,7 @@ pub struct Transact {
 }
 
 #[derive(Debug, Args)]
-pub struct Query {
+pub(crate) struct Query {
     #[command(flatten)]
     pub target: Target,
     /// The query as EDN; `@FILE` reads it from a file.
@@ -202,7 +202,7 @@ pub struct Query {
 }
 
 #[derive(Debug, Args)]
-pub struct Pull {
+pub(crate) struct Pull {
     #[command(flatten)]
     pub target: Target,
     /// The pattern as EDN: [* {:person/friend [:person/name]}].
@@ -219,7 +219,7 @@ pub struct Pull {
 }
 
 #[derive(Debug, Args)]
-pub struct Datoms {
+pub(crate) struct Datoms {
     #[command(flatten)]
     pub target: Target,
     /// eavt, aevt or avet.
@@ -236,7 +236,7 @@ pub struct Datoms {
 }
 
 #[derive(Debug, Args)]
-pub struct Import {
+pub(crate) struct Import {
     #[command(flatten)]
     pub target: Target,
     /// The file: .csv, .jsonl, .edn (transaction data or an export), each also gzipped.
@@ -258,7 +258,7 @@ pub struct Import {
 }
 
 #[derive(Debug, Args)]
-pub struct Export {
+pub(crate) struct Export {
     #[command(flatten)]
     pub target: Target,
     /// Where to; standard output unless given.
@@ -267,7 +267,7 @@ pub struct Export {
 }
 
 #[derive(Debug, Args)]
-pub struct Compact {
+pub(crate) struct Compact {
     #[command(flatten)]
     pub target: Target,
     /// Keep commits younger than this: 90s, 15m, 12h, 7d.
@@ -276,7 +276,7 @@ pub struct Compact {
 }
 
 #[derive(Debug, Args)]
-pub struct Mirror {
+pub(crate) struct Mirror {
     #[command(flatten)]
     pub target: Target,
     /// The folder to keep the copy in: afterwards file:FOLDER is a database.
@@ -288,7 +288,7 @@ pub struct Mirror {
 }
 
 #[derive(Debug, Args)]
-pub struct Watch {
+pub(crate) struct Watch {
     #[command(flatten)]
     pub target: Target,
     /// The query as EDN.
@@ -323,7 +323,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn column_type(text: &str) -> Result<(String, ColumnType), String> {
     let (column, name) = text.split_once('=').ok_or("give COL=TYPE, such as code=string")?;
-    Ok((column.to_owned(), name.parse().map_err(|e: crate::import::columns::UnknownType| e.to_string())?))
+    Ok((
+        column.to_owned(),
+        name.parse().map_err(|e: crate::import::columns::UnknownType| e.to_string())?,
+    ))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// A database on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// In a folder of this machine.
     File(PathBuf),
     /// At a server.
@@ -15,7 +15,7 @@ pub enum Place {
 
 /// A database at a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
+pub(crate) struct Remote {
     /// `ws://HOST:PORT` or `wss://HOST:PORT`.
     pub url: String,
     /// Its name there, or the UUID of its store.
@@ -71,7 +71,9 @@ mod tests {
         for text in ["file:data/cities", "ws://127.0.0.1:4444/cities", "wss://example.org/x"] {
             assert_eq!(text.parse::<Place>().map(|place| place.to_string()), Ok(text.to_owned()));
         }
-        for text in ["cities", "file:", "http://x/y", "ws://host", "ws://host/", "ws:///a", "ws://h/a/b"] {
+        for text in
+            ["cities", "file:", "http://x/y", "ws://host", "ws://host/", "ws:///a", "ws://h/a/b"]
+        {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
     }

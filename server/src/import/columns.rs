@@ -7,7 +7,7 @@ use datahike::{BigDecimal, BigInt, Uuid, Value, edn};
 
 /// The type of a column: how its cells become values, and the attribute's `:db/valueType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ColumnType {
+pub(crate) enum ColumnType {
     /// Whole numbers as they are written canonically: `42`, not `042`.
     Long,
     /// Finite decimal numbers.
@@ -91,7 +91,7 @@ impl FromStr for ColumnType {
 
 /// A type that no column can have.
 #[derive(Debug)]
-pub struct UnknownType(String);
+pub(crate) struct UnknownType(String);
 
 impl fmt::Display for UnknownType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +107,7 @@ impl std::error::Error for UnknownType {}
 /// Long only if every cell is a canonical whole number (`02` is a code, not a number), else double
 /// if every cell is a finite decimal number, else string. Empty cells say nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Inference {
+pub(crate) struct Inference {
     long: bool,
     double: bool,
     seen: bool,
@@ -150,9 +150,7 @@ fn canonical_long(cell: &str) -> Option<i64> {
 /// Whether a whole number is written with zeros in front, as codes are.
 fn padded(cell: &str) -> bool {
     let digits = cell.strip_prefix(['-', '+']).unwrap_or(cell);
-    digits.len() > 1
-        && digits.starts_with('0')
-        && digits.as_bytes()[1].is_ascii_digit()
+    digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit()
 }
 
 /// A finite decimal number: digits, at most one point, an exponent; not `inf`, `nan` or `1_000`.

@@ -1,0 +1,78 @@
+//! One function per command.
+
+mod export;
+mod manage;
+mod mirror;
+mod query;
+mod transact;
+mod watch;
+
+use datahike::{Value, edn};
+
+pub(crate) use self::manage::{databases_in, make_parent};
+
+use crate::cli::{Command, View};
+use crate::failure::Failure;
+use crate::{import, serve};
+
+/// Carries out a command.
+pub(crate) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Create(args) => manage::create(args).await,
+        Command::Delete(args) => manage::delete(args).await,
+        Command::List(args) => manage::list(args).await,
+        Command::Transact(args) => transact::run(args).await,
+        Command::Q(args) => query::q(args).await,
+        Command::Pull(args) => query::pull(args).await,
+        Command::Datoms(args) => query::datoms(args).await,
+        Command::Import(args) => import::run(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Stats(args) => manage::stats(args).await,
+        Command::Compact(args) => manage::compact(args).await,
+        Command::Mirror(args) => mirror::run(args).await,
+        Command::Watch(args) => watch::run(args).await,
+    }
+}
+
+/// EDN from the command line; `@FILE` reads it from there.
+fn form(what: &str, text: &str) -> Result<Value, Failure> {
+    let (place, text) = match text.strip_prefix('@') {
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            (path, read.map_err(|error| Failure::usage(format!("{what}: {path}: {error}")))?)
+        }
+        None => (what, text.to_owned()),
+    };
+    edn::read(&text).map_err(|error| Failure::usage(format!("{place}: {error}")))
+}
+
+fn forms(what: &str, texts: &[String]) -> Result<Value, Failure> {
+    let read: Result<Vec<_>, _> = texts.iter().map(|text| form(what, text)).collect();
+    Ok(Value::vector(read?))
+}
+
+/// The arguments by which operations know a view.
+fn view(view: &View) -> Result<Vec<(&'static str, Value)>, Failure> {
+    let point = |name: &str, text: &Option<String>| match text {
+        None => Ok(Value::Nil),
+        Some(text) => point(text).ok_or_else(|| {
+            Failure::usage(format!("{name} {text:?} is neither a transaction id nor an instant"))
+                .hint("say 536870913, or 2026-01-31T12:00:00Z")
+        }),
+    };
+    Ok(vec![
+        ("as-of", point("--as-of", &view.as_of)?),
+        ("since", point("--since", &view.since)?),
+        ("history", if view.history { true.into() } else { Value::Nil }),
+    ])
+}
+
+fn point(text: &str) -> Option<Value> {
+    let quoted = format!("#inst \"{text}\"");
+    let read = edn::read(text).ok().or_else(|| edn::read(&quoted).ok());
+    let bare = || edn::read(&quoted).ok();
+    read.filter(|value| datahike::ops::at_point(value).is_some())
+        .or_else(bare)
+        .filter(|value| datahike::ops::at_point(value).is_some())
+}
