@@ -40,17 +40,20 @@ pub trait Site {
     fn digest(&self, at: &Point) -> Option<[u8; 32]>;
 }
 
+/// The commit at which a copy can be read, and the digest of what is read there if all is there.
+pub type Reading = (Point, Option<[u8; 32]>);
+
 /// A mirror's copy. It survives crashes of the mirror.
 pub trait Replicated {
     /// Opens it, as a process does that has just started.
     fn open(&mut self) -> Arc<dyn Replica>;
     /// What is kept of the database.
     fn mode(&self) -> Mode;
-    /// The commit that can be read and the digest of what is read; `None` if there is none.
+    /// What can be read; `None` if there is no snapshot yet.
     ///
     /// # Errors
     /// If there is a commit that should be readable and is not.
-    fn read(&self) -> Result<Option<(Point, Option<[u8; 32]>)>, String>;
+    fn read(&self) -> Result<Option<Reading>, String>;
     /// Checks what listeners have seen: every commit once and in order, except across a jump.
     ///
     /// # Errors

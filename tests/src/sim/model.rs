@@ -10,7 +10,7 @@ use datahike_sync::{
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Replicated, Site};
+use super::{Reading, Replicated, Site};
 
 /// Keys are drawn from so many.
 const KEYS: u32 = 500;
@@ -124,7 +124,7 @@ impl Replicated for ModelMirror {
         self.mode
     }
 
-    fn read(&self) -> Result<Option<(Point, Option<[u8; 32]>)>, String> {
+    fn read(&self) -> Result<Option<Reading>, String> {
         let Some(head) = self.replica.head() else { return Ok(None) };
         if self.mode == Mode::Lazy {
             return Ok(Some((head.at, None)));

@@ -207,7 +207,7 @@ impl<S: Site, R: Replicated> World<S, R> {
                 }
             }
             Event::ToServer { node, session, payload } if self.stands(node, session) => {
-                self.to_server(node, payload)?;
+                self.serve(node, payload)?;
             }
             Event::ToMirror { node, session, payload } if self.stands(node, session) => {
                 self.summary.messages += 1;
@@ -369,7 +369,7 @@ impl<S: Site, R: Replicated> World<S, R> {
         Ok(())
     }
 
-    fn to_server(&mut self, node: usize, payload: Bytes) -> Checked {
+    fn serve(&mut self, node: usize, payload: Bytes) -> Checked {
         let request = Request::decode(payload).map_err(|error| format!("unreadable: {error}"))?;
         match request {
             Request::Subscribe { request, subscribe } => {
