@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use datahike_core::block::Address;
-use datahike_core::commit::{Entry, FlushRecord, Head, Position, open};
+use datahike_core::commit::{CommitError, Entry, FlushRecord, Head, Position, open};
 use datahike_core::db::Db;
 use datahike_core::index::{self, DeriveError};
 use datahike_core::schema::system;
@@ -104,7 +104,7 @@ impl StoreReplica {
 
     async fn try_append(&self, first: u64, entries: Vec<Bytes>) -> Result<Point, Error> {
         let diverged = || {
-            Error::Commit(datahike_core::commit::CommitError::Parent {
+            Error::Commit(CommitError::Parent {
                 seq: first,
                 parent: datahike_core::commit::CommitId::ROOT,
             })
@@ -155,7 +155,8 @@ impl StoreReplica {
             false => branch::as_of_commit(&self.blocks, &self.name, &now, flush.at.seq).await?,
         };
         if at != position(flush.at) {
-            return Ok(Fold::Different);
+            // The commit of that number is another one: this is another history.
+            return Err(CommitError::Parent { seq: flush.at.seq, parent: at.commit }.into());
         }
         let as_of = Snapshot { db, at, head: now.head, revision: now.revision };
         // Writing out is a burst of computing: not on a thread that serves connections.
@@ -251,6 +252,10 @@ impl StoreReplica {
             && self.continues(now, record.at).await?
         {
             self.name_flush(branch, now, db, named(now.head.log_base)).await?;
+        } else if let Some(now) = &now
+            && now.at.seq >= record.at.seq
+        {
+            return Err(CommitError::Parent { seq: record.at.seq, parent: now.at.commit }.into());
         } else {
             // The record must say how log numbers and commits go together, and the log of a branch
             // whose name was used before does not begin at 0: so the branch comes first.
@@ -447,7 +452,6 @@ impl Replica for StoreReplica {
 
 /// An error as the protocol sees it: what came does not fit, or the mirror's own store failed.
 fn refused(action: &'static str, seq: u64) -> impl Fn(Error) -> ReplicaError {
-    use datahike_core::commit::CommitError;
     move |error| match error {
         Error::Commit(CommitError::Parent { seq, .. }) => ReplicaError::Diverged { seq },
         Error::Commit(error) => {
