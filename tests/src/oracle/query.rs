@@ -25,11 +25,11 @@ pub enum Binding {
     /// `?x`
     Var(String),
     /// `[?x ...]`
-    Collection(Box<Binding>),
+    Collection(Box<Self>),
     /// `[?x ?y]`
-    Tuple(Vec<Binding>),
+    Tuple(Vec<Self>),
     /// `[[?x ?y]]`
-    Relation(Vec<Binding>),
+    Relation(Vec<Self>),
 }
 
 /// One clause.
@@ -63,14 +63,14 @@ pub enum Clause {
         /// The variables that it shares with its surroundings, if it names them.
         join: Option<Vec<String>>,
         /// Its clauses.
-        body: Vec<Clause>,
+        body: Vec<Self>,
     },
     /// `(or …)`, `(or-join [vars] …)`
     Or {
         /// The variables that it shares with its surroundings, if it names them.
         join: Option<Vec<String>>,
         /// Its branches.
-        branches: Vec<Vec<Clause>>,
+        branches: Vec<Vec<Self>>,
     },
     /// `(rule args)`
     Rule {
