@@ -1,1 +1,3 @@
-//! Runnable scenarios.
+//! Runnable scenarios, in `examples/`, and the data that they share.
+
+pub mod cities;
