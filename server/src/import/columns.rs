@@ -42,12 +42,12 @@ const NAMES: [(&str, ColumnType); 9] = [
 
 impl ColumnType {
     /// As it stands after `:db.type/`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         NAMES.iter().find(|(_, t)| *t == self).map_or("string", |(name, _)| name)
     }
 
     /// The value of a cell; `None` if the cell is not of this type.
-    pub fn value(self, cell: &str) -> Option<Value> {
+    pub(crate) fn value(self, cell: &str) -> Option<Value> {
         match self {
             Self::Long => canonical_long(cell).map(Value::Long),
             Self::Double => decimal(cell).map(Value::Double),
@@ -121,7 +121,7 @@ impl Default for Inference {
 
 impl Inference {
     /// Takes a cell into account.
-    pub fn see(&mut self, cell: &str) {
+    pub(crate) fn see(&mut self, cell: &str) {
         if cell.is_empty() {
             return;
         }
@@ -131,7 +131,7 @@ impl Inference {
     }
 
     /// What all cells seen so far are.
-    pub fn column_type(self) -> ColumnType {
+    pub(crate) fn column_type(self) -> ColumnType {
         match self {
             Self { seen: true, long: true, .. } => ColumnType::Long,
             Self { seen: true, double: true, .. } => ColumnType::Double,
