@@ -1,7 +1,7 @@
 //! The schema of a snapshot: its attributes by number, name and entity, and every named entity.
 //!
 //! Schema is data: it is the fold of the datoms of the system attributes, in the order in which they
-//! were transacted. [`Schema::absorb`] is that fold's step, used alike by the transactor and by
+//! were transacted. `Schema::absorb` is that fold's step, used alike by the transactor and by
 //! replay, so that both reach the same schema.
 
 mod attribute;

@@ -1,7 +1,7 @@
 //! The attributes every database is born with, and the entities that stand for them in
 //! attribute-refs mode.
 //!
-//! The numbers are frozen: an [`AttrId`] below [`ATTRIBUTES`]`.len()` means the same in every
+//! The numbers are frozen: an [`AttrId`] below `ATTRIBUTES.len()` means the same in every
 //! database, and the entity ids are those of Datahike, so that a database in attribute-refs mode
 //! prints the ids its users know. New rows go at the end of a table.
 
