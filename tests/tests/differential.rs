@@ -2,6 +2,8 @@
 //!
 //! `DATAHIKE_TEST_SEED=n` runs one database; `DATAHIKE_TEST_LONG=1` runs many more.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up what it needs has failed")]
+
 use std::collections::BTreeSet;
 
 use datahike_tests::engine::{Argument, Engine, Failure, Options, Paging, Point, ViewOp};
