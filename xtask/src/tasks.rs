@@ -19,8 +19,18 @@ const WASM_CRATES: [&str; 7] = [
     "datahike",
 ];
 
-/// Proptest cases per property in a long run (the default is each test's own).
-const LONG_CASES: &str = "5000";
+/// What makes a run long: seeds and cases where a test has a default of its own.
+const LONG: [(&str, &str); 9] = [
+    ("DATAHIKE_TEST_LONG", "1"),
+    ("SIM_SEEDS", "20000"),
+    ("STORE_SEEDS", "2000"),
+    ("INDEX_CASES", "5000"),
+    ("COMMIT_CASES", "5000"),
+    ("TRANSACTOR_CASES", "5000"),
+    ("QUERY_CASES", "2000"),
+    ("VALUE_CASES", "50000"),
+    ("PROPTEST_CASES", "5000"),
+];
 
 pub(crate) fn check() -> Result<bool> {
     let mut run = Run::default();
@@ -63,7 +73,7 @@ pub(crate) fn test(long: bool) -> Result<bool> {
         command.args(["--no-fail-fast", "--status-level", "fail"]);
     }
     if long {
-        command.env("DATAHIKE_TEST_LONG", "1").env("PROPTEST_CASES", LONG_CASES);
+        command.envs(LONG);
     }
     run.command(if long { "tests (long)" } else { "tests" }, &mut command);
     run.command("documentation tests", cargo()?.args(["test", "--quiet", "--workspace", "--doc"]));
