@@ -1,5 +1,7 @@
 //! The real binary, with real files, processes and sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "cli/kit.rs"]
 mod kit;
 

@@ -346,10 +346,7 @@ impl Replica for StoreReplica {
         let live = self.live();
         Ok(Have {
             identity: meta.as_ref().map(|meta| meta.identity),
-            shape: match &live {
-                Some(branch) => Some(shape(branch.snapshot().db.config())),
-                None => None,
-            },
+            shape: live.as_ref().map(|branch| shape(branch.snapshot().db.config())),
             head: live.map(|branch| head_of(&branch.snapshot())),
             partial: meta.and_then(|meta| meta.partial()),
         })

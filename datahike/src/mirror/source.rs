@@ -26,8 +26,11 @@ pub struct BranchSource {
     /// The seeds of the flush that was asked for last: all who begin at once get the same.
     seeds: Mutex<Option<(Address, Arc<[SyncAddress]>)>>,
     /// The changes between the two flushes that were asked for last.
-    changes: Mutex<Option<(Address, Address, Arc<[Change]>)>>,
+    changes: Mutex<Option<Changes>>,
 }
+
+/// From which flush to which, and what changed.
+type Changes = (Address, Address, Arc<[Change]>);
 
 impl BranchSource {
     /// Serves this branch.

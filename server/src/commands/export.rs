@@ -23,7 +23,7 @@ pub(super) async fn run(args: Export) -> Result<(), Failure> {
     if path.extension().is_some_and(|extension| extension == "gz") {
         let mut out = GzEncoder::new(BufWriter::new(file), Compression::default());
         write(&args, &mut out).await?;
-        return Ok(out.finish().map_err(failed)?.flush().map_err(failed)?);
+        return out.finish().map_err(failed)?.flush().map_err(failed);
     }
     write(&args, &mut BufWriter::new(file)).await
 }
