@@ -52,11 +52,9 @@ fn types_may_be_given() {
 #[test]
 fn a_bad_table_is_refused_before_anything_is_made() {
     let place = Place::new();
-    for (text, expected) in [
-        ("a,b\n1,2\n3\n", "line: 3"),
-        ("a,a\n1,2\n", "two columns"),
-        ("a,b c\n1,2\n", "\"b c\""),
-    ] {
+    for (text, expected) in
+        [("a,b\n1,2\n3\n", "line: 3"), ("a,a\n1,2\n", "two columns"), ("a,b c\n1,2\n", "\"b c\"")]
+    {
         place.write("t.csv", text);
         let said = place.run(&["import", "file:t", "t.csv"]).failed(1);
         assert!(said.contains("t.csv") && said.contains(expected), "{said}");
