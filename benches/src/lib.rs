@@ -1,1 +1,17 @@
-//! Benchmark workloads with their baselines.
+//! Benchmark workloads with their baselines, run in turns on the same machine.
+
+pub mod baseline {
+    //! What ours is held against.
+
+    pub mod fsync;
+    pub mod hops;
+    pub mod sqlite;
+}
+pub mod bench;
+pub mod cities;
+pub mod load;
+pub mod main_suite;
+pub mod measure;
+pub mod peers;
+pub mod probe;
+pub mod row;

@@ -367,3 +367,66 @@ fn one_edit_rewrites_few_blocks() {
         assert!(flushed.blocks.iter().all(|(address, _)| flushed.bases.contains_key(address)));
     }
 }
+
+/// Large batches go into the tail and the trees another way than single datoms, and give the same.
+#[test]
+fn large_batches_are_many_small_ones() {
+    const TRAITS: Traits = Traits { forgets: None };
+    let fact = |n: u64| {
+        let e = n.wrapping_mul(7_919) % 5_000;
+        let v = Value::from((n % 13) as i64);
+        Datom { e, a: AttrId((n % 5) as u32), v, tx: n, added: n % 3 != 0 }
+    };
+    let datoms: Vec<Datom> = (0..12_000).map(fact).collect();
+    let one_by_one = datoms.iter().fold(Indexes::empty(Params::default(), true), |mut all, one| {
+        all.extend(std::slice::from_ref(one), &TRAITS);
+        all
+    });
+    let mut batched = Indexes::empty(Params::default(), true);
+    for some in datoms.chunks(1_234) {
+        let before = batched.clone();
+        let seen = before.history(&Range::all(Index::Avet)).count();
+        batched.extend(some, &TRAITS);
+        // What was held meanwhile stays as it was.
+        assert_eq!(before.history(&Range::all(Index::Avet)).count(), seen);
+    }
+    for index in Index::ALL {
+        let rows = |of: &Indexes| -> Vec<Datom> {
+            of.history(&Range::all(index)).collect::<Result<_, _>>().unwrap()
+        };
+        assert_eq!(rows(&batched), rows(&one_by_one));
+    }
+    assert_eq!(batched.flush().unwrap().roots, one_by_one.flush().unwrap().roots);
+
+    let shelf = Arc::new(Shelf::default());
+    let empty = Indexes::open(Params::default(), true, Roots::default(), Arc::clone(&shelf) as _);
+    let in_parts = datoms.chunks(3_000).fold(empty, |mut all, some| {
+        all.extend(some, &TRAITS);
+        let flushed = shelf.settle(|| all.flush());
+        shelf.store(&flushed);
+        flushed.indexes
+    });
+    assert_eq!(in_parts.roots(), &one_by_one.flush().unwrap().roots);
+}
+
+/// Columns say what rows say.
+#[test]
+fn columns_are_those_of_the_rows() {
+    let datom = |n: u64| Datom {
+        e: n * (n % 3 + 1) << (n % 2 * 33),
+        a: AttrId(1),
+        v: Value::Long(n as i64),
+        tx: 9_000_000_000 + n,
+        added: true,
+    };
+    let datoms: Vec<Datom> = (0..200).map(datom).collect();
+    let indexes = Indexes::empty(Params::default(), true).apply(&datoms, &Traits { forgets: None });
+    for slice in indexes.scan(&Range::aevt(AttrId(1), None)) {
+        let slice = slice.unwrap();
+        let (mut entities, mut txs) = (Vec::new(), Vec::new());
+        slice.leaf.entities(slice.rows.clone(), &mut entities);
+        slice.leaf.txs(slice.rows.clone(), &mut txs);
+        let rows: Vec<(u64, u64)> = slice.iter().map(|row| (row.e, row.tx)).collect();
+        assert_eq!(entities.into_iter().zip(txs).collect::<Vec<_>>(), rows);
+    }
+}

@@ -11,13 +11,14 @@ use datahike_core::block::Address;
 use datahike_core::commit::{Dedup, Entry, FlushRecord, Head, Position, open, replay};
 use datahike_core::datom::TxId;
 use datahike_core::db::Db;
-use datahike_core::tx::TxReport;
+use datahike_core::tx::{ResolvedTx, TxReport};
 use datahike_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::blocks::Blocks;
 use crate::error::Error;
+use crate::past;
 use crate::reports::Reports;
 
 /// Bytes of log read at once while a branch is loaded.
@@ -152,6 +153,29 @@ impl Branch {
         let newest = snapshot.db.max_tx();
         self.current.store(Arc::new(snapshot));
         reports.iter().for_each(|report| self.reports.publish(report));
+        self.newest.send_replace(newest);
+    }
+
+    /// [`Branch::advance`] by transactions that were made elsewhere: lays them over the newest
+    /// snapshot and shows it at the place that `snapshot` names. Their reports, each of which
+    /// needs a snapshot of its own, are made only if somebody listens.
+    pub(crate) fn advance_by(&self, mut snapshot: Snapshot, transactions: &[&ResolvedTx]) {
+        let before = self.snapshot().db.clone();
+        snapshot.db = before.apply_all(transactions.iter().copied());
+        let (newest, last) = (snapshot.db.max_tx(), snapshot.db.clone());
+        self.current.store(Arc::new(snapshot));
+        // Asked after the snapshot shows: whoever comes later finds the transactions in it.
+        if self.reports.are_heard() {
+            let mut before = before;
+            for (index, transaction) in transactions.iter().enumerate() {
+                let after = match index + 1 == transactions.len() {
+                    true => last.clone(),
+                    false => before.apply(transaction),
+                };
+                self.reports.publish(&Arc::new(past::report(&before, &after, transaction)));
+                before = after;
+            }
+        }
         self.newest.send_replace(newest);
     }
 

@@ -13,6 +13,7 @@ use crate::blocks::Blocks;
 use crate::branch::MIRROR_NOTES;
 use crate::connection::Connection;
 use crate::error::Error;
+use crate::mirror::unfinished;
 use crate::worker::now_ms;
 
 /// Addresses asked of the store at once.
@@ -54,10 +55,20 @@ pub async fn compact(connection: &Connection, keep: Keep) -> Result<Compacted, E
 
     let mut live = HashSet::new();
     for branch in store.branches().await? {
+        let Some(head) = store.head(&branch).await? else { continue };
         if branch.ends_with(MIRROR_NOTES) {
+            // Blocks of a snapshot that is still coming in are reachable from nowhere.
+            if unfinished(&head.record) {
+                return Err(Error::Unavailable {
+                    what: format!(
+                        "compacting {} while a copy of it is not complete",
+                        store.describe()
+                    ),
+                    hint: "let the mirror catch up first",
+                });
+            }
             continue;
         }
-        let Some(head) = store.head(&branch).await? else { continue };
         let head = Head::decode(&head.record)?;
         let first = mark_branch(blocks, &head, oldest, &mut live).await?;
         if branch == connection.branch().name() {

@@ -14,6 +14,7 @@ use crate::branch::{self, Branch, Snapshot};
 use crate::config::Config;
 use crate::error::Error;
 use crate::kabel::RemoteWriter;
+use crate::past;
 use crate::reports::{TxEvent, TxReports};
 use crate::watch::Watch;
 use crate::writer::{Transacted, Transaction, Writer};
@@ -131,7 +132,9 @@ impl Connection {
         let transacted = self.transact_with(Transaction::new(data.into())).await?;
         match transacted {
             Transacted::Now(report) => Ok(report),
-            Transacted::Before(remembered) => Err(Error::LogGone { tx: remembered.tx }),
+            Transacted::Before(remembered) => {
+                past::report_of(&self.shared.branch, &remembered).await.map(Arc::new)
+            }
         }
     }
 

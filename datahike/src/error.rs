@@ -161,6 +161,12 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// An earlier transaction of a sequence was refused; this one was not looked at.
+    #[error("request {refused}, earlier in the sequence, was refused: this one was not carried out")]
+    AfterRefusal {
+        /// Number of the refused request.
+        refused: u64,
+    },
     /// An operation was called with other arguments than it takes.
     #[error("{operation}: {reason}")]
     Arguments {
@@ -219,6 +225,7 @@ impl Error {
             Self::NotDurable { code, .. } | Self::Remote { code, .. } => code,
             Self::Connection { .. } => "connection/failed",
             Self::LogGone { .. } => "log/gone",
+            Self::AfterRefusal { .. } => "transact/after-refusal",
             Self::Arguments { .. } => "arguments/invalid",
         }
     }

@@ -16,6 +16,7 @@ mod error;
 pub mod kabel;
 pub mod mirror;
 pub mod ops;
+mod past;
 mod reports;
 mod watch;
 mod worker;

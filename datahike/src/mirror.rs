@@ -4,6 +4,7 @@ mod meta;
 mod replica;
 mod source;
 
+pub(crate) use meta::unfinished;
 pub use replica::{Resets, StoreReplica};
 pub use source::BranchSource;
 

@@ -234,6 +234,7 @@ pub const OPERATIONS: &[Operation] = &[
             optional("tx-meta", "attributes of the transaction itself, a map"),
             optional("client", "uuid of who asks; with :request, the transaction happens once"),
             optional("request", "the client's number for it, counted up from 1"),
+            optional("in-sequence", "true: refuse it once an earlier request of the client was"),
         ],
         pure: false,
         run: Run::Database(write::transact),

@@ -33,6 +33,38 @@ pub enum TxEvent {
 pub(crate) struct Reports {
     subscribers: Mutex<Vec<Weak<Queue>>>,
     listeners: Mutex<BTreeMap<String, Arc<Queue>>>,
+    kept: Mutex<Kept>,
+}
+
+/// Newest reports, kept while somebody waits for one whose number is not known yet.
+#[derive(Debug, Default)]
+struct Kept {
+    waiting: usize,
+    reports: BTreeMap<TxId, Arc<TxReport>>,
+}
+
+/// Reports that are kept for those who wait; older ones are read from the log again.
+const KEPT_REPORTS_MAX: usize = 4_096;
+
+/// While one of these lives, the newest reports are kept.
+#[derive(Debug)]
+pub(crate) struct Keeping<'a>(&'a Reports);
+
+impl Keeping<'_> {
+    /// The report of this transaction, if it was made since.
+    pub(crate) fn find(&self, tx: TxId) -> Option<Arc<TxReport>> {
+        self.0.kept.lock().reports.get(&tx).cloned()
+    }
+}
+
+impl Drop for Keeping<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.0.kept.lock();
+        kept.waiting -= 1;
+        if kept.waiting == 0 {
+            kept.reports.clear();
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,8 +80,29 @@ struct Waiting {
 }
 
 impl Reports {
+    /// Whether there is anyone to tell.
+    pub(crate) fn are_heard(&self) -> bool {
+        let mut subscribers = self.subscribers.lock();
+        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        !subscribers.is_empty() || self.kept.lock().waiting > 0
+    }
+
+    /// Keeps the reports from here on.
+    pub(crate) fn keep(&self) -> Keeping<'_> {
+        self.kept.lock().waiting += 1;
+        Keeping(self)
+    }
+
     /// Tells everyone. Never waits.
     pub(crate) fn publish(&self, report: &Arc<TxReport>) {
+        let mut kept = self.kept.lock();
+        if kept.waiting > 0 {
+            if kept.reports.len() == KEPT_REPORTS_MAX {
+                kept.reports.pop_first();
+            }
+            kept.reports.insert(report.tx, report.clone());
+        }
+        drop(kept);
         self.tell(&TxEvent::Report(report.clone()));
     }
 

@@ -6,6 +6,7 @@
 
 mod flush;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use datahike_core::commit::{
 use datahike_core::db::Db;
 use datahike_core::tx::{ResolvedTx, TxOptions, TxReport};
 use datahike_store::{Batch, Expect, StoreError};
-use datahike_value::Value;
+use datahike_value::{Uuid, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use self::flush::Flush;
@@ -37,6 +38,9 @@ const GROUP_BYTES_MAX: usize = 2 << 20;
 /// frame.
 pub const TRANSACTION_BYTES_MAX: usize = 12 << 20;
 
+/// Clients whose first refusal is remembered. Each needs it only until it has read of it.
+const REFUSED_CLIENTS_MAX: usize = 4_096;
+
 /// A transaction as it is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transaction {
@@ -46,12 +50,15 @@ pub struct Transaction {
     pub meta: Value,
     /// Under which it happens once, however often it is asked for.
     pub request: Option<RequestId>,
+    /// Whether it is refused once an earlier request of its client was: a stream of transactions
+    /// that are sent without waiting for each other stops at the first refusal.
+    pub in_sequence: bool,
 }
 
 impl Transaction {
     /// Transaction data alone.
     pub fn new(data: Value) -> Self {
-        Self { data, meta: Value::Nil, request: None }
+        Self { data, meta: Value::Nil, request: None, in_sequence: false }
     }
 
     /// What tells whether two requests of one number ask for the same.
@@ -97,6 +104,7 @@ impl Writer {
             snapshot: loaded.snapshot,
             branch,
             dedup: loaded.dedup,
+            refused: HashMap::new(),
             flushed: mpsc::channel(1),
             flushing: None,
             flush_waiters: Vec::new(),
@@ -138,6 +146,8 @@ struct Worker {
     branch: Arc<Branch>,
     snapshot: Snapshot,
     dedup: Dedup,
+    /// The first refused request of each client that sends in sequence.
+    refused: HashMap<Uuid, u64>,
     /// What flushes that run beside come to.
     flushed: (mpsc::Sender<FlushResult>, mpsc::Receiver<FlushResult>),
     /// What was committed since the flush that runs was started.
@@ -217,7 +227,10 @@ impl Worker {
                 Ok(Resolved::Again(at)) => {
                     answered.push((reply, Ok(Transacted::Now(accepted[at].report.clone()))));
                 }
-                Err(error) => answered.push((reply, Err(error))),
+                Err(error) => {
+                    self.note_refusal(&transaction);
+                    answered.push((reply, Err(error)));
+                }
             }
             if accepted.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
                 match waiting.try_recv() {
@@ -261,6 +274,11 @@ impl Worker {
                 return Ok(Resolved::Before(remembered));
             }
         }
+        if let Some(RequestId { client, number }) = transaction.request.filter(|_| transaction.in_sequence)
+            && let Some(refused) = self.refused.get(&client).filter(|refused| **refused < number)
+        {
+            return Err(Error::AfterRefusal { refused: *refused });
+        }
         let options = TxOptions::at(worker::now_ms()).with_meta(transaction.meta.clone());
         let blocks = self.branch.blocks();
         let report = blocks.settle(|| db.with(&transaction.data, &options)).await?;
@@ -275,6 +293,15 @@ impl Worker {
             tempids: report.tempids.iter().map(|(k, id)| (k.clone(), *id)).collect(),
         });
         Ok(Resolved::New(Box::new(report), note))
+    }
+
+    fn note_refusal(&mut self, transaction: &Transaction) {
+        let Some(request) = transaction.request.filter(|_| transaction.in_sequence) else { return };
+        if self.refused.len() >= REFUSED_CLIENTS_MAX {
+            self.refused.clear();
+        }
+        let first = self.refused.entry(request.client).or_insert(request.number);
+        *first = request.number.min(*first);
     }
 
     async fn commit_group(&mut self, db: Db, accepted: Vec<Accepted>) -> Result<(), Error> {

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use datahike::config::{Secret, WriterConfig};
-use datahike::core::commit::RequestId;
 use datahike::kabel::{Client, Remote};
 use datahike::ops::{self, Bounds, Operation};
 use datahike::peer::{self, TokioRuntime};
@@ -153,17 +152,10 @@ impl RemoteSession {
         }
     }
 
-    /// Tries once to carry out a transaction.
-    pub(crate) async fn transact(&self, data: Value, meta: Value, request: RequestId) -> Attempt {
-        let number = Value::Long(i64::try_from(request.number).unwrap_or(i64::MAX));
-        let arguments = [
-            ("db", self.database.clone()),
-            ("tx-data", data),
-            ("tx-meta", meta),
-            ("client", Value::Uuid(request.client)),
-            ("request", number),
-        ];
-        match self.invoke("transact", map(arguments)).await {
+    /// Tries once to carry out a transaction, given the operation's arguments for it.
+    pub(crate) async fn transact(&self, arguments: Vec<(&'static str, Value)>) -> Attempt {
+        let database = [("db", self.database.clone())];
+        match self.invoke("transact", map(arguments.into_iter().chain(database))).await {
             Err(InvokeError::Disconnected | InvokeError::Deadline) => Attempt::Lost,
             Err(InvokeError::Remote(refusal)) if passing(refusal.code.text()) => Attempt::Lost,
             answer => Attempt::Answered(answer.map_err(|error| self.failure(error))),

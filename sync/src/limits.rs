@@ -32,8 +32,9 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const SHAPE_BYTES_MAX: usize = 64;
 /// Length of the text in a refusal.
 pub const TEXT_BYTES_MAX: usize = 1024;
-/// Commits a subscriber lacks from which on a batch is tried before single entries.
-pub const BATCH_COMMITS_MIN: u64 = 32;
+/// Commits a subscriber lacks from which on a batch is tried before single entries. One may hold
+/// many transactions: whether a batch is worth it the source knows best.
+pub const BATCH_COMMITS_MIN: u64 = 1;
 /// Blocks a mirror may still fetch for one snapshot after its seeds.
 pub const SNAPSHOT_FETCHES_MAX: u64 = 1 << 22;
 /// Subscriptions of one connection.

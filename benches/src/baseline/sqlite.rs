@@ -31,7 +31,7 @@ pub fn load(path: &Path, cities: &[City]) -> rusqlite::Result<Connection> {
         let transaction = connection.transaction()?;
         {
             let mut insert =
-                transaction.prepare_cached("INSERT INTO facts (e, a, v, tx) VALUES (?, ?, ?, ?)")?;
+                transaction.prepare("INSERT INTO facts (e, a, v, tx) VALUES (?, ?, ?, ?)")?;
             for (n, city) in batch.iter().enumerate() {
                 let e = (number * BATCH_ENTITIES + n + 1) as i64;
                 insert.execute(params![e, 1, city.geoname_id, tx])?;

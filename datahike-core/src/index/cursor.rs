@@ -172,8 +172,8 @@ impl Cursor {
                 };
                 let Node::Branch(branch) = &*node else { continue };
                 let end = branch.addresses.len().saturating_sub(1);
-                let low = branch.keys.partition(|last| self.range.starts_by(last)).min(end);
-                let high = branch.keys.partition(|last| !self.range.reaches(last)).min(end);
+                let low = branch.keys.first_of(&self.range).min(end);
+                let high = branch.keys.end_of(&self.range, 0).min(end);
                 below.extend(branch.addresses.get(low..=high).unwrap_or_default());
             }
             if !missing.is_empty() {
@@ -224,8 +224,8 @@ impl Cursor {
             };
             let branch = match &*node {
                 Node::Leaf(leaf) => {
-                    let low = leaf.partition(|row| self.range.starts_by(row));
-                    let high = leaf.partition(|row| !self.range.reaches(row)).max(low);
+                    let low = leaf.first_of(&self.range);
+                    let high = leaf.end_of(&self.range, low);
                     let last = if self.reverse { low > 0 } else { high < leaf.len() };
                     self.at = At::Leaf { leaf: Arc::clone(leaf), low, high, last };
                     self.path = path;
@@ -235,8 +235,8 @@ impl Cursor {
             };
             let end = branch.addresses.len().saturating_sub(1);
             let child = match (seek, self.reverse) {
-                (true, false) => branch.keys.partition(|last| self.range.starts_by(last)).min(end),
-                (true, true) => branch.keys.partition(|last| !self.range.reaches(last)).min(end),
+                (true, false) => branch.keys.first_of(&self.range).min(end),
+                (true, true) => branch.keys.end_of(&self.range, 0).min(end),
                 (false, false) => 0,
                 (false, true) => end,
             };

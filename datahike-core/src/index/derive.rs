@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::{Address, BlockSource, Missing};
 use crate::datom::AttrId;
-use crate::index::flush::{Output, rise};
+use crate::index::flush::{Output, WORTH_A_THREAD, of_each_index, rise};
 use crate::index::key::Index;
 use crate::index::node::Node;
 use crate::index::rechunk::Tree;
@@ -71,7 +71,7 @@ pub fn derive(
     if !missing.is_empty() {
         return Err(Missing::of(missing).into());
     }
-    let mut out = Output::default();
+    let mut blocks = Vec::new();
     for (history, leaves) in [false, true].into_iter().zip(leaves) {
         let (group, expected) =
             if history { ("history", &roots.history) } else { ("current", &roots.current) };
@@ -79,14 +79,11 @@ pub fn derive(
         if let Some(at) = out_of_order(&nodes, history) {
             return Err(DeriveError::Order { group, address: addresses[at] });
         }
-        let mut by_attribute: BTreeMap<AttrId, Vec<Place>> = BTreeMap::new();
-        for (leaf, node) in nodes.iter().enumerate() {
-            for row in 0..node.rows().len() {
-                let places = by_attribute.entry(node.rows().attribute(row)).or_default();
-                places.push((leaf as u32, row as u32));
-            }
-        }
-        for index in Index::ALL {
+        let by_attribute = by_attribute(&nodes);
+        let in_avet: Vec<&Vec<Place>> =
+            by_attribute.iter().filter(|(a, _)| traits.avet(**a)).map(|(_, rows)| rows).collect();
+        let rows = nodes.iter().map(|node| node.rows().len()).sum::<usize>();
+        let made = of_each_index(rows >= WORTH_A_THREAD, |index| {
             let tree = Tree { source, index, history, params, root: None };
             let order: Vec<Place> = match index {
                 Index::Eavt => nodes
@@ -97,25 +94,50 @@ pub fn derive(
                     })
                     .collect(),
                 Index::Aevt => by_attribute.values().flatten().copied().collect(),
-                Index::Avet => {
-                    by_attribute.retain(|a, _| traits.avet(*a));
-                    by_attribute.values().flat_map(|places| by_value(&nodes, places)).collect()
-                }
+                Index::Avet => in_avet.iter().flat_map(|places| by_value(&nodes, places)).collect(),
             };
-            let made = tree.build(&nodes, &order);
-            let keep = index != Index::Eavt;
-            let mut unkept = Output::default();
-            let root = rise(&tree, made, if keep { &mut out } else { &mut unkept })?;
+            let mut out = Output::default();
+            let root = rise(&tree, tree.build(&nodes, &order), &mut out);
+            root.map(|root| (root, out.blocks))
+        });
+        for (index, made) in Index::ALL.into_iter().zip(made) {
+            let (root, made) = made?;
             if root != expected[index.number()] {
                 return Err(DeriveError::Mismatch { group, index });
             }
+            if index != Index::Eavt {
+                blocks.extend(made);
+            }
         }
     }
-    Ok(out.blocks)
+    Ok(blocks)
 }
 
 /// Leaf and row.
 type Place = (u32, u32);
+
+/// The rows of each attribute, in order.
+fn by_attribute(nodes: &[Arc<Node>]) -> BTreeMap<AttrId, Vec<Place>> {
+    let mut slots: BTreeMap<AttrId, usize> = BTreeMap::new();
+    let mut places: Vec<Vec<Place>> = Vec::new();
+    for (leaf, node) in nodes.iter().enumerate() {
+        let attributes = &node.rows().a;
+        let of_leaf: Vec<usize> = attributes
+            .table
+            .iter()
+            .map(|a| {
+                *slots.entry(*a).or_insert_with(|| {
+                    places.push(Vec::new());
+                    places.len() - 1
+                })
+            })
+            .collect();
+        for row in 0..node.rows().len() {
+            places[of_leaf[attributes.place(row)]].push((leaf as u32, row as u32));
+        }
+    }
+    slots.into_iter().map(|(a, slot)| (a, std::mem::take(&mut places[slot]))).collect()
+}
 
 /// Rows of one attribute by value; equal values stay in the order of EAVT.
 fn by_value(nodes: &[Arc<Node>], places: &[Place]) -> Vec<Place> {

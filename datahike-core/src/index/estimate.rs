@@ -20,14 +20,14 @@ fn within(source: &dyn BlockSource, address: Address, count: u64, range: &Range)
     let Some(node) = source.node(&address) else { return count.div_ceil(4) };
     match &*node {
         Node::Leaf(leaf) => {
-            let low = leaf.partition(|row| range.starts_by(row));
-            let high = leaf.partition(|row| !range.reaches(row));
+            let low = leaf.first_of(range);
+            let high = leaf.end_of(range, low);
             high.saturating_sub(low) as u64
         }
         Node::Branch(branch) => {
             let end = branch.addresses.len().saturating_sub(1);
-            let low = branch.keys.partition(|last| range.starts_by(last)).min(end);
-            let high = branch.keys.partition(|last| !range.reaches(last)).min(end);
+            let low = branch.keys.first_of(range).min(end);
+            let high = branch.keys.end_of(range, 0).min(end);
             let at = |child: usize| branch_child(source, branch, child, range);
             match low {
                 _ if low > high => 0,

@@ -35,11 +35,17 @@ impl Indexes {
         let mut out = Output::default();
         let mut roots = self.roots;
         let mut missing = Vec::new();
-        for index in Index::ALL {
-            match self.flush_index(index, &mut out) {
-                Ok((current, history)) => {
+        let flushed = of_each_index(self.tail_len() >= WORTH_A_THREAD, |index| {
+            let mut out = Output::default();
+            self.flush_index(index, &mut out).map(|roots| (roots, out))
+        });
+        for (index, flushed) in Index::ALL.into_iter().zip(flushed) {
+            match flushed {
+                Ok(((current, history), made)) => {
                     roots.current[index.number()] = current;
                     roots.history[index.number()] = history;
+                    out.blocks.extend(made.blocks);
+                    out.bases.extend(made.bases);
                 }
                 Err(lacking) => missing.extend(lacking.addresses),
             }
@@ -92,6 +98,33 @@ impl Indexes {
         let history = update(&history, Edits::Events(&edits), out, &mut |_, _| {})?;
         Ok((current, history))
     }
+}
+
+/// Datoms from which on work on the three indexes is done side by side.
+pub(crate) const WORTH_A_THREAD: usize = 4096;
+
+/// Does something for each index, on a thread of its own if that is worth it and there are threads.
+pub(crate) fn of_each_index<T: Send>(worth_it: bool, work: impl Fn(Index) -> T + Sync) -> [T; 3] {
+    #[cfg(not(target_family = "wasm"))]
+    if worth_it {
+        return std::thread::scope(|scope| {
+            let work = &work;
+            // A thread that cannot be had leaves the work to this one.
+            let beside = [Index::Aevt, Index::Avet].map(|index| {
+                let thread = std::thread::Builder::new();
+                (index, thread.spawn_scoped(scope, move || work(index)).ok())
+            });
+            let first = work(Index::Eavt);
+            let [second, third] = beside.map(|(index, thread)| match thread.map(|t| t.join()) {
+                Some(Ok(done)) => done,
+                Some(Err(panic)) => std::panic::resume_unwind(panic),
+                None => work(index),
+            });
+            [first, second, third]
+        });
+    }
+    let _ = worth_it;
+    Index::ALL.map(work)
 }
 
 /// What flushing makes besides roots.

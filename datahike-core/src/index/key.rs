@@ -206,6 +206,37 @@ impl DatomRef<'_> {
     }
 }
 
+/// A row of which no more is read than is asked for.
+pub(crate) trait Key {
+    fn e(&self) -> EntityId;
+    fn a(&self) -> AttrId;
+    fn v(&self) -> ValueRef<'_>;
+    fn tx(&self) -> TxId;
+    fn added(&self) -> bool;
+}
+
+impl Key for DatomRef<'_> {
+    fn e(&self) -> EntityId {
+        self.e
+    }
+
+    fn a(&self) -> AttrId {
+        self.a
+    }
+
+    fn v(&self) -> ValueRef<'_> {
+        self.v
+    }
+
+    fn tx(&self) -> TxId {
+        self.tx
+    }
+
+    fn added(&self) -> bool {
+        self.added
+    }
+}
+
 /// The leading components of a key in some index. What follows the first component that is `None`
 /// (in the order of the index, then `tx`, then `added`) is ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -241,10 +272,14 @@ impl Prefix {
 
     /// How `row` compares with this prefix in `index`: `Equal` if it starts with it.
     pub fn place(&self, row: &DatomRef<'_>, index: Index) -> Ordering {
+        self.place_key(row, index)
+    }
+
+    fn place_key(&self, row: &impl Key, index: Index) -> Ordering {
         let (e, a, v) = (self.e, self.a, self.v.as_ref());
-        let by_e = |e: EntityId| row.e.cmp(&e);
-        let by_a = |a: AttrId| row.a.cmp(&a);
-        let by_v = |v: &Value| row.v.cmp(&v.into());
+        let by_e = |e: EntityId| row.e().cmp(&e);
+        let by_a = |a: AttrId| row.a().cmp(&a);
+        let by_v = |v: &Value| row.v().cmp(&v.into());
         // The first component that is not given, or that differs, decides.
         let decided = match index {
             Index::Eavt => first_ne(e.map(by_e))
@@ -261,7 +296,7 @@ impl Prefix {
             return order;
         }
         let Some(tx) = self.tx else { return Ordering::Equal };
-        row.tx.cmp(&tx).then_with(|| self.added.map_or(Ordering::Equal, |y| row.added.cmp(&y)))
+        row.tx().cmp(&tx).then_with(|| self.added.map_or(Ordering::Equal, |y| row.added().cmp(&y)))
     }
 }
 
@@ -330,20 +365,20 @@ impl Range {
     }
 
     /// Whether `row` is not before the start.
-    pub(crate) fn starts_by(&self, row: &DatomRef<'_>) -> bool {
+    pub(crate) fn starts_by(&self, row: &impl Key) -> bool {
         match &self.lower {
             Bound::Unbounded => true,
-            Bound::Included(p) => p.place(row, self.index).is_ge(),
-            Bound::Excluded(p) => p.place(row, self.index).is_gt(),
+            Bound::Included(p) => p.place_key(row, self.index).is_ge(),
+            Bound::Excluded(p) => p.place_key(row, self.index).is_gt(),
         }
     }
 
     /// Whether `row` is not past the end.
-    pub(crate) fn reaches(&self, row: &DatomRef<'_>) -> bool {
+    pub(crate) fn reaches(&self, row: &impl Key) -> bool {
         match &self.upper {
             Bound::Unbounded => true,
-            Bound::Included(p) => p.place(row, self.index).is_le(),
-            Bound::Excluded(p) => p.place(row, self.index).is_lt(),
+            Bound::Included(p) => p.place_key(row, self.index).is_le(),
+            Bound::Excluded(p) => p.place_key(row, self.index).is_lt(),
         }
     }
 

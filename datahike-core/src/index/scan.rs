@@ -203,8 +203,8 @@ impl Current {
             self.indexes.merged.keep(key, count, Arc::clone(&merged));
             merged
         });
-        let low = merged.partition(|row| self.range.starts_by(row));
-        let high = merged.partition(|row| !self.range.reaches(row));
+        let low = merged.first_of(&self.range);
+        let high = merged.end_of(&self.range, low);
         (low < high).then_some(Slice { leaf: merged, rows: low..high })
     }
 }

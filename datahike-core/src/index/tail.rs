@@ -10,7 +10,7 @@ pub(crate) use self::tree::{TailCursor, TailTree};
 use std::ops;
 
 use crate::datom::{AttrId, Datom};
-use crate::index::key::{Index, Range};
+use crate::index::key::{DatomRef, Index, Range};
 
 /// What the indexes need to know of attributes when datoms are added.
 pub trait AttrTraits {
@@ -48,8 +48,8 @@ impl Tail {
     /// Which entries of an index lie in a range, by rank.
     pub(crate) fn ranks(&self, range: &Range) -> ops::Range<usize> {
         let tree = &self.trees[range.index.number()];
-        let low = tree.rank(&self.arena, |d| range.starts_by(&(&d.datom).into()));
-        let high = tree.rank(&self.arena, |d| !range.reaches(&(&d.datom).into()));
+        let low = tree.rank(&self.arena, |d| range.starts_by(&DatomRef::from(&d.datom)));
+        let high = tree.rank(&self.arena, |d| !range.reaches(&DatomRef::from(&d.datom)));
         low..high.max(low)
     }
 

@@ -22,7 +22,7 @@ use crate::connection::Connection;
 use crate::database::{self, Access};
 use crate::error::Error;
 use crate::mirror::{Resets, StoreReplica};
-use crate::reports::TxEvent;
+use crate::reports::Keeping;
 use crate::writer::{Transacted, Transaction};
 
 /// How long a server may take to answer before a request is sent again, or given up where it must
@@ -323,13 +323,13 @@ impl RemoteWriter {
             transaction: Transaction { request: Some(request), ..transaction },
         };
         let runtime = self.remote.client.peer.runtime().clone();
-        let reports = branch.reports().stream();
+        let kept = branch.reports().keep();
         let send = self.send_until_answered(request.to_value());
         let receipt = within(&*runtime, TRANSACT_FOR, send).await.unwrap_or_else(|| {
             let millis = TRANSACT_FOR.as_millis() as u64;
             Err(Error::Timeout { what: "the server's answer", millis })
         })?;
-        let shown = within(&*runtime, TRANSACT_FOR, shown(branch, reports, receipt)).await;
+        let shown = within(&*runtime, TRANSACT_FOR, shown(branch, &kept, receipt)).await;
         shown.unwrap_or_else(|| {
             let millis = TRANSACT_FOR.as_millis() as u64;
             Err(Error::Timeout { what: "the mirror to show the transaction", millis })
@@ -383,23 +383,13 @@ fn passing(code: &str) -> bool {
 }
 
 /// The report of a transaction once the mirror has it.
-async fn shown(
-    branch: &Branch,
-    mut reports: crate::reports::TxReports,
-    receipt: Receipt,
-) -> Result<Transacted, Error> {
+async fn shown(branch: &Branch, kept: &Keeping<'_>, receipt: Receipt) -> Result<Transacted, Error> {
     let Receipt { tx, tempids } = receipt;
     branch.reached(tx).await?;
     // The report is published before the branch is known to have reached it.
-    while let Some(event) = reports.try_next() {
-        match event {
-            TxEvent::Report(report) if report.tx == tx => {
-                let report =
-                    TxReport { tempids: tempids.into_iter().collect(), ..(*report).clone() };
-                return Ok(Transacted::Now(Arc::new(report)));
-            }
-            _ => {}
-        }
+    if let Some(report) = kept.find(tx) {
+        let report = TxReport { tempids: tempids.into_iter().collect(), ..(*report).clone() };
+        return Ok(Transacted::Now(Arc::new(report)));
     }
     let body = [0; 32];
     Ok(Transacted::Before(Arc::new(datahike_core::commit::Remembered { body, tx, tempids })))

@@ -51,7 +51,7 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn to_value(&self) -> Value {
-        let Transaction { data, meta, request } = &self.transaction;
+        let Transaction { data, meta, request, .. } = &self.transaction;
         let mut entries = vec![
             (kw!("db").into(), self.database.to_value()),
             (kw!("branch").into(), self.branch.as_str().into()),
@@ -79,6 +79,7 @@ impl Request {
                 data: value.get(&kw!("tx-data")).ok_or_else(|| missing(":tx-data"))?.clone(),
                 meta: value.get(&kw!("tx-meta")).cloned().unwrap_or_default(),
                 request,
+                in_sequence: false,
             },
         })
     }

@@ -31,6 +31,11 @@ pub(super) async fn load(store: &dyn Store, name: &str) -> Result<Option<Meta>, 
     Ok(head.and_then(|head| rmp_serde::from_slice(&head.record).ok()))
 }
 
+/// Whether notes say that a transfer was begun and not finished.
+pub(crate) fn unfinished(record: &[u8]) -> bool {
+    rmp_serde::from_slice(record).is_ok_and(|meta: Meta| meta.partial.is_some())
+}
+
 pub(super) async fn save(store: &dyn Store, name: &str, meta: &Meta) -> Result<(), StoreError> {
     let branch = branch_of(name);
     let expect = match store.head(&branch).await? {

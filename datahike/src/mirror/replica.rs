@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use datahike_core::block::Address;
-use datahike_core::commit::{CommitError, Entry, FlushRecord, Head, Position, open};
+use datahike_core::commit::{
+    BatchEntry, CommitError, CommitId, Entry, FlushRecord, Head, Position, decode_batch,
+    entry_of_public, open, public_part,
+};
 use datahike_core::db::Db;
 use datahike_core::index::{self, DeriveError};
-use datahike_core::schema::system;
-use datahike_core::tx::{ResolvedTx, TxReport};
+use datahike_core::tx::ResolvedTx;
 use datahike_store::{Address as StoreAddress, Batch, Expect, Store, StoreExt};
 use datahike_sync::{
     Address as SyncAddress, Derived, FlushPoint, Fold, Have, Head as SyncHead, Identity, Point,
     Replica, ReplicaError, Reset, Shape,
 };
-use datahike_value::{Value, kw};
 use tokio::sync::{Mutex, watch};
 
 use super::meta::{self, Meta};
@@ -103,38 +104,55 @@ impl StoreReplica {
     }
 
     async fn try_append(&self, first: u64, entries: Vec<Bytes>) -> Result<Point, Error> {
-        let diverged = || {
-            Error::Commit(CommitError::Parent {
-                seq: first,
-                parent: datahike_core::commit::CommitId::ROOT,
-            })
-        };
-        let branch = self.live().ok_or_else(diverged)?;
-        let mut snapshot = (*branch.snapshot()).clone();
-        if snapshot.at.seq + 1 != first {
-            return Err(diverged());
-        }
-        let mut batch = Batch::new(&self.name, Expect::Revision(snapshot.revision));
-        let mut decoded = Vec::with_capacity(entries.len());
+        let branch = self.at(first)?;
+        let mut at = branch.snapshot().at;
+        let mut received = Vec::with_capacity(entries.len());
         for public in &entries {
-            let (entry, at) = Entry::from_public(public, &snapshot.at)?;
-            batch.entries.push(entry.encode(&snapshot.at).0.into());
-            snapshot.at = at;
-            decoded.push((entry, at));
+            let (entry, next) = Entry::from_public(public, &at)?;
+            let stored = Bytes::from(entry_of_public(public));
+            received.push(Received { entry, at: next, stored });
+            at = next;
         }
+        self.take_in(&branch, received).await
+    }
+
+    async fn try_apply_batch(&self, to: Position, bytes: Bytes) -> Result<(), Error> {
+        let live = self.live().ok_or_else(|| diverged(to.seq))?;
+        let from = live.snapshot().at;
+        let (entries, end) = decode_batch(&bytes, &from)?;
+        // The commit id that was promised proves every entry.
+        if end != to {
+            return Err(diverged(from.seq.saturating_add(1)));
+        }
+        let mut at = from;
+        let mut received = Vec::with_capacity(entries.len());
+        for BatchEntry { entry, bytes } in entries {
+            at = at.after(public_part(&bytes)?);
+            received.push(Received { entry, at, stored: bytes.into() });
+        }
+        self.take_in(&live, received).await.map(drop)
+    }
+
+    /// The branch, if the commit of number `first` is its next.
+    fn at(&self, first: u64) -> Result<Arc<Branch>, Error> {
+        let live = self.live().filter(|live| live.snapshot().at.seq.checked_add(1) == Some(first));
+        live.ok_or_else(|| diverged(first))
+    }
+
+    /// Makes commits that follow the branch durable, then shows and announces them.
+    async fn take_in(&self, branch: &Branch, received: Vec<Received>) -> Result<Point, Error> {
+        let mut snapshot = (*branch.snapshot()).clone();
+        let mut batch = Batch::new(&self.name, Expect::Revision(snapshot.revision));
+        batch.entries.extend(received.iter().map(|one| one.stored.clone()));
+        snapshot.at = received.last().map_or(snapshot.at, |last| last.at);
         snapshot.revision = self.commit(batch).await?;
-        let mut reports = Vec::new();
-        for (entry, _) in &decoded {
-            for transaction in &entry.transactions {
-                let after = snapshot.db.apply(transaction);
-                reports.push(Arc::new(report(&snapshot.db, &after, transaction)));
-                snapshot.db = after;
-            }
-        }
+        let transactions: Vec<&ResolvedTx> =
+            received.iter().flat_map(|one| &one.entry.transactions).collect();
         let at = snapshot.at;
-        branch.advance(snapshot, &reports);
-        for ((_, at), public) in decoded.into_iter().zip(entries) {
-            branch.announce(&BranchEvent::Committed { at, public });
+        branch.advance_by(snapshot, &transactions);
+        for Received { at, stored, .. } in &received {
+            let public = stored.slice_ref(public_part(stored)?);
+            branch.announce(&BranchEvent::Committed { at: *at, public });
         }
         Ok(point(at))
     }
@@ -319,23 +337,16 @@ fn head_of(snapshot: &Snapshot) -> SyncHead {
     SyncHead { at: point(snapshot.at), flush }
 }
 
-/// What the mirror tells of a transaction that it received.
-fn report(before: &Db, after: &Db, transaction: &ResolvedTx) -> TxReport {
-    let instant = transaction.datoms.iter().find_map(|datom| match datom.v {
-        Value::Inst(ms) if datom.e == transaction.tx && datom.a == system::TX_INSTANT => Some(ms),
-        _ => None,
-    });
-    let tx_instant = instant.unwrap_or_else(|| after.counters().last_instant);
-    TxReport {
-        db_before: before.clone(),
-        db_after: after.clone(),
-        tx: transaction.tx,
-        tx_instant,
-        tx_data: transaction.datoms.clone(),
-        new_attributes: transaction.new_attributes.clone(),
-        tempids: Default::default(),
-        tx_meta: Value::map([(kw!("db/txInstant").into(), Value::Inst(tx_instant))]),
-    }
+/// A commit that came from the server.
+struct Received {
+    entry: Entry,
+    at: Position,
+    /// The entry as the log gets it.
+    stored: Bytes,
+}
+
+fn diverged(seq: u64) -> Error {
+    Error::Commit(CommitError::Parent { seq, parent: CommitId::ROOT })
 }
 
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
@@ -357,11 +368,8 @@ impl Replica for StoreReplica {
     }
 
     async fn apply_batch(&self, to: Point, bytes: Bytes) -> Result<(), ReplicaError> {
-        let _ = bytes;
-        Err(ReplicaError::Malformed {
-            what: "batch of commits",
-            reason: format!("the batch that leads to commit {} was not asked for", to.seq),
-        })
+        let applied = self.try_apply_batch(position(to), bytes).await;
+        applied.map_err(refused("append to its log", to.seq))
     }
 
     async fn apply_difference(&self, _: FlushPoint, _: Bytes) -> Result<Fold, ReplicaError> {

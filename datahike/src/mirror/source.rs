@@ -5,12 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use datahike_core::block::{Address, BlockSource, Missing};
-use datahike_core::commit::{FlushRecord, public_part};
+use datahike_core::commit::{FlushRecord, encode_batch, public_part};
 use datahike_core::index::{Node, Root, changed_blocks};
 use datahike_store::{Address as StoreAddress, StoreError};
 use datahike_sync::{
-    Address as SyncAddress, Change, Entries, FlushPoint, Head, Point, Seeds, Source, SourceError,
-    State, limits::ENTRIES_PER_MESSAGE_MAX,
+    Address as SyncAddress, Batch, Change, Entries, FlushPoint, Head, Point, Seeds, Source,
+    SourceError, State, limits::ENTRIES_PER_MESSAGE_MAX,
 };
 use parking_lot::Mutex;
 
@@ -73,7 +73,43 @@ impl BranchSource {
             at = at.after(&public);
             entries.push(public);
         }
+        if at.seq == snapshot.at.seq && at != snapshot.at {
+            return Ok(Entries::Diverged);
+        }
         Ok(Entries::Run { entries, to: point(at) })
+    }
+
+    async fn batch_from(&self, from: &Point, max_bytes: usize) -> Result<Option<Batch>, Error> {
+        let snapshot = self.branch.snapshot();
+        let from = position(*from);
+        if from.seq >= snapshot.at.seq {
+            return Ok(None);
+        }
+        let number = snapshot.head.log_number(from.seq);
+        let wanted = max_bytes.saturating_mul(BATCH_LOG_PART);
+        let mut entries = match self.branch.store().log(self.branch.name(), number, wanted).await {
+            Ok(entries) => entries,
+            Err(StoreError::LogGone { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        entries.truncate(usize::try_from(snapshot.at.seq - from.seq).unwrap_or(usize::MAX));
+        let plain: usize = entries.iter().map(Bytes::len).sum();
+        let follows = |first: &Bytes| Ok::<_, Error>(from.is_continued_by(public_part(first)?));
+        if plain < BATCH_BYTES_MIN || !entries.first().map_or(Ok(false), follows)? {
+            return Ok(None);
+        }
+        loop {
+            let (bytes, to) = encode_batch(entries.iter().map(|entry| &entry[..]), &from)?;
+            if bytes.len() > max_bytes && entries.len() > 1 {
+                // Entries of a log are much alike: a part of them is that part of the piece.
+                let fitting = entries.len() * max_bytes / bytes.len();
+                entries.truncate(fitting.clamp(1, entries.len() - 1));
+                continue;
+            }
+            let parted = to.seq == snapshot.at.seq && to != snapshot.at;
+            let batch = Batch { to: point(to), bytes: bytes.into() };
+            return Ok((!parted && batch.bytes.len() < plain).then_some(batch));
+        }
     }
 
     async fn seeds_of(&self, flush: &FlushPoint) -> Result<Option<Seeds>, Error> {
@@ -165,6 +201,10 @@ impl Source for BranchSource {
         self.entries_from(from, max_bytes).await.map_err(failed("the log"))
     }
 
+    async fn batch(&self, from: &Point, max_bytes: usize) -> Result<Option<Batch>, SourceError> {
+        self.batch_from(from, max_bytes).await.map_err(failed("the log"))
+    }
+
     async fn seeds(&self, flush: &FlushPoint) -> Result<Option<Seeds>, SourceError> {
         self.seeds_of(flush).await.map_err(failed("a snapshot"))
     }
@@ -201,6 +241,12 @@ impl Source for BranchSource {
         changes.map_err(failed("what a flush changed"))
     }
 }
+
+/// Bytes of log that are read for each byte of a batch.
+const BATCH_LOG_PART: usize = 6;
+
+/// Bytes of log that are sent as they are: one entry or two gain nothing from columns.
+const BATCH_BYTES_MIN: usize = 1 << 10;
 
 /// Blocks read from the store in one call: about half a megabyte.
 const BLOCKS_READ_AT_ONCE: usize = 256;

@@ -32,6 +32,7 @@ pub(super) fn transact<'a>(
             data: arguments.value("tx-data")?.clone(),
             meta: arguments.get("tx-meta").cloned().unwrap_or_default(),
             request,
+            in_sequence: arguments.flag("in-sequence")?,
         };
         let transacted = connection.transact_with(transaction).await?;
         report(connection, &transacted).await

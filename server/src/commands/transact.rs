@@ -7,7 +7,6 @@ use std::io::{BufReader, Read, stdin};
 use std::task::Poll;
 use std::time::Instant;
 
-use datahike::core::commit::RequestId;
 use datahike::{Uuid, Value, kw};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -41,7 +40,9 @@ pub(super) async fn run(args: Transact) -> Result<(), Failure> {
         }
     });
     let client = Uuid::new_v4();
-    let mut queue = Queue { session: &session, client, next: 1, under_way: VecDeque::new() };
+    let keep_going = args.keep_going;
+    let mut queue =
+        Queue { session: &session, client, next: 1, keep_going, under_way: VecDeque::new() };
     let mut refused = false;
     let mut ended = None;
     let mut lost = None;
@@ -63,8 +64,9 @@ pub(super) async fn run(args: Transact) -> Result<(), Failure> {
                         lost = None;
                         output::line(error_line(&error))?;
                         refused = true;
+                        // What was sent behind it is refused as well.
                         if !args.keep_going {
-                            ended = Some(Ok(()));
+                            break;
                         }
                     }
                 }
@@ -92,13 +94,12 @@ struct Queue<'a> {
     session: &'a Session,
     client: Uuid,
     next: u64,
+    keep_going: bool,
     under_way: VecDeque<UnderWay<'a>>,
 }
 
 struct UnderWay<'a> {
-    data: Value,
-    meta: Value,
-    request: RequestId,
+    arguments: Vec<(&'static str, Value)>,
     state: State<'a>,
 }
 
@@ -114,22 +115,29 @@ impl<'a> Queue<'a> {
             Some(data) => (data.clone(), form.get(&kw!("tx-meta")).cloned().unwrap_or_default()),
             None => (form, Value::Nil),
         };
-        let request = RequestId { client: self.client, number: self.next };
+        let number = Value::Long(i64::try_from(self.next).unwrap_or(i64::MAX));
         self.next += 1;
-        let state = self.send(&data, &meta, request);
-        self.under_way.push_back(UnderWay { data, meta, request, state });
+        let arguments = vec![
+            ("tx-data", data),
+            ("tx-meta", meta),
+            ("client", Value::Uuid(self.client)),
+            ("request", number),
+            ("in-sequence", Value::Bool(!self.keep_going)),
+        ];
+        let state = self.send(&arguments);
+        self.under_way.push_back(UnderWay { arguments, state });
     }
 
-    fn send(&self, data: &Value, meta: &Value, request: RequestId) -> State<'a> {
+    fn send(&self, arguments: &[(&'static str, Value)]) -> State<'a> {
         let session = self.session;
-        let (data, meta) = (data.clone(), meta.clone());
-        let mut attempt: BoxFuture<'a, Attempt> = match session {
-            Session::Local(_) => Box::pin(async move {
-                let arguments = [("tx-data", data), ("tx-meta", meta)];
-                Attempt::Answered(session.invoke("transact", arguments).await)
-            }),
-            Session::Remote(remote) => Box::pin(remote.transact(data, meta, request)),
-        };
+        let arguments = arguments.to_vec();
+        let mut attempt: BoxFuture<'a, Attempt> =
+            match session {
+                Session::Local(_) => Box::pin(async move {
+                    Attempt::Answered(session.invoke("transact", arguments).await)
+                }),
+                Session::Remote(remote) => Box::pin(remote.transact(arguments)),
+            };
         // Polled once now, it is on its way before those that come after it.
         match (&mut attempt).now_or_never() {
             Some(done) => State::Done(done),
@@ -174,7 +182,7 @@ impl<'a> Queue<'a> {
             if matches!(one.state, State::Done(Attempt::Answered(_))) {
                 continue;
             }
-            let state = self.send(&one.data, &one.meta, one.request);
+            let state = self.send(&one.arguments);
             self.under_way[at].state = state;
         }
         Ok(())

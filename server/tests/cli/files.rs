@@ -59,11 +59,16 @@ fn the_past_can_be_asked() {
 fn a_refusal_has_a_code_and_stops_unless_told_otherwise() {
     let place = people();
     let forms = "[{:name \"Cy\"}]\n[{:age \"old\"}]\n[{:name \"Di\"}]\n";
-    let one = ["transact", "file:db", "-", "--in-flight", "1"];
-    let done = place.run_with(&one, forms);
+    let done = place.run_with(&["transact", "file:db", "-"], forms);
     let lines: Vec<&str> = done.out.lines().collect();
     assert_eq!((done.code, done.err.as_str(), lines.len()), (Some(1), "", 2), "{done:?}");
     assert!(lines[1].starts_with("{:error :transact/"), "{}", lines[1]);
+    let names = ["q", "file:db", "[:find [?n ...] :where [_ :name ?n]]"];
+    assert_eq!(
+        place.run(&names).good(),
+        "[\"Ada\" \"Cy\"]\n",
+        "nothing after the refusal happened"
+    );
     let on = place.run_with(&["transact", "file:db", "-", "--keep-going"], forms);
     assert_eq!((on.code, on.out.lines().count()), (Some(1), 3), "{on:?}");
 }

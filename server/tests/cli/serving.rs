@@ -103,6 +103,24 @@ fn reads_work_beside_a_server_and_writes_are_refused() {
 }
 
 #[test]
+fn a_stream_stops_at_its_first_refusal() {
+    let place = Place::new();
+    numbers(&place);
+    let server = Server::start(&place, &["--dev"]);
+    let db = server.database("numbers");
+    let mut forms: Vec<String> = (0..200).map(|n| format!("[{{:n {n}}}]\n")).collect();
+    forms[100] = "[{:n \"a hundred\"}]\n".to_owned();
+    let done = place.run_with(&["transact", &db, "-"], &forms.concat());
+    let lines: Vec<&str> = done.out.lines().collect();
+    assert_eq!((done.code, lines.len()), (Some(1), 101), "{done:?}");
+    assert!(lines[100].contains(":error :transact/schema"), "{}", lines[100]);
+    assert_eq!(place.run(&["q", &db, COUNT]).good(), "100\n");
+    let on = place.run_with(&["transact", &db, "-", "--keep-going"], &forms.concat());
+    assert_eq!((on.code, on.out.lines().count()), (Some(1), 200));
+    assert_eq!(place.run(&["q", &db, COUNT]).good(), "299\n");
+}
+
+#[test]
 fn databases_come_and_go_while_it_serves() {
     let place = Place::new();
     let server = Server::start(&place, &["--dev"]);

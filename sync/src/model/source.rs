@@ -177,6 +177,9 @@ fn reach(disk: &Disk, record: &Address) -> Option<BTreeMap<Address, (u8, u32)>> 
     Some(reached)
 }
 
+/// Fewer are sent as they are.
+const BATCH_ENTRIES_MIN: usize = 32;
+
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
 #[cfg_attr(target_family = "wasm", async_trait(?Send))]
 impl Source for ModelSource {
@@ -215,6 +218,9 @@ impl Source for ModelSource {
         let Entries::Run { entries, to } = self.entries(from, max_bytes).await? else {
             return Ok(None);
         };
+        if entries.len() < BATCH_ENTRIES_MIN {
+            return Ok(None);
+        }
         let mut bytes = BytesMut::new();
         for entry in entries {
             bytes.put_u32(entry.len() as u32);

@@ -77,19 +77,22 @@ impl TailTree {
 
     /// Adds ids of the arena; a datom that is there already is not added again.
     pub(crate) fn extend(&mut self, arena: &Arena, index: Index, ids: impl Iterator<Item = u32>) {
-        let new: Vec<Entry> = ids.map(|id| Entry::new(arena, index, id)).collect();
-        // Sorting everything anew costs about as much per entry as a few insertions.
-        if new.len() > LEAF_MAX && new.len() > self.len / 4 {
-            let mut all: Vec<Entry> = Vec::with_capacity(self.len + new.len());
-            self.root.collect(&mut all);
-            all.extend(new);
-            all.sort_by(|a, b| a.cmp(*b, arena, index));
-            all.dedup_by(|b, a| a.cmp(*b, arena, index).is_eq());
-            *self = Self::from_sorted(&all);
+        let mut new: Vec<Entry> = ids.map(|id| Entry::new(arena, index, id)).collect();
+        if new.len() <= LEAF_MAX {
+            for entry in new {
+                self.insert(arena, index, entry);
+            }
             return;
         }
-        for entry in new {
-            self.insert(arena, index, entry);
+        new.sort_by(|a, b| a.cmp(*b, arena, index));
+        new.dedup_by(|b, a| a.cmp(*b, arena, index).is_eq());
+        let mut level = Vec::new();
+        self.root.merge(arena, index, &new, &mut level);
+        while level.len() > 1 {
+            level = packed(&level, BRANCH_MAX, Node::Branch).collect();
+        }
+        if let Some(Child { node, count, .. }) = level.pop() {
+            *self = Self { root: node, len: count };
         }
     }
 
@@ -100,20 +103,6 @@ impl TailTree {
             let left = Child::of(Arc::clone(&self.root));
             self.root = Arc::new(Node::Branch([left, right].into_iter().flatten().collect()));
         }
-    }
-
-    fn from_sorted(entries: &[Entry]) -> Self {
-        let mut level: Vec<Child> = entries
-            .chunks(LEAF_MAX * 3 / 4)
-            .filter_map(|chunk| Child::of(Arc::new(Node::Leaf(chunk.to_vec()))))
-            .collect();
-        while level.len() > 1 {
-            level = level
-                .chunks(BRANCH_MAX * 3 / 4)
-                .filter_map(|chunk| Child::of(Arc::new(Node::Branch(chunk.to_vec()))))
-                .collect();
-        }
-        level.pop().map_or_else(Self::default, |root| Self { root: root.node, len: entries.len() })
     }
 
     /// How many entries come before the first for which `reached` holds; it must hold for all after.
@@ -173,10 +162,33 @@ impl Child {
 }
 
 impl Node {
-    fn collect(&self, into: &mut Vec<Entry>) {
-        match self {
-            Self::Leaf(entries) => into.extend(entries),
-            Self::Branch(children) => children.iter().for_each(|c| c.node.collect(into)),
+    /// What takes the place of this node when sorted entries are added: nodes of its level.
+    fn merge(self: &Arc<Self>, arena: &Arena, index: Index, new: &[Entry], into: &mut Vec<Child>) {
+        match &**self {
+            Self::Leaf(entries) => {
+                let merged = merged(entries, new, |a, b| a.cmp(*b, arena, index));
+                into.extend(packed(&merged, LEAF_MAX, Self::Leaf));
+            }
+            Self::Branch(children) => {
+                let mut below = Vec::with_capacity(children.len());
+                let mut rest = new;
+                for (at, child) in children.iter().enumerate() {
+                    let len = match children.get(at + 1) {
+                        Some(next) if !rest.is_empty() => {
+                            rest.partition_point(|e| e.cmp(next.first, arena, index).is_lt())
+                        }
+                        _ => rest.len(),
+                    };
+                    let (here, after) = rest.split_at(len);
+                    rest = after;
+                    if here.is_empty() {
+                        below.push(child.clone());
+                    } else {
+                        child.node.merge(arena, index, here, &mut below);
+                    }
+                }
+                into.extend(packed(&below, BRANCH_MAX, Self::Branch));
+            }
         }
     }
 
@@ -217,6 +229,34 @@ impl Node {
             }
         }
     }
+}
+
+/// One node if they fit, else several that are about three quarters full.
+fn packed<'a, T: Clone>(
+    items: &'a [T],
+    max: usize,
+    node: impl Fn(Vec<T>) -> Node + 'a,
+) -> impl Iterator<Item = Child> + 'a {
+    let pieces = if items.len() <= max { 1 } else { items.len().div_ceil(max * 3 / 4) };
+    items
+        .chunks(items.len().div_ceil(pieces).max(1))
+        .filter_map(move |piece| Child::of(Arc::new(node(piece.to_vec()))))
+}
+
+/// Both in order; of equal entries the old one.
+fn merged(old: &[Entry], new: &[Entry], cmp: impl Fn(&Entry, &Entry) -> Ordering) -> Vec<Entry> {
+    let mut all = Vec::with_capacity(old.len() + new.len());
+    let mut rest = old;
+    for entry in new {
+        let before = rest.partition_point(|e| cmp(e, entry).is_lt());
+        all.extend(&rest[..before]);
+        rest = &rest[before..];
+        if rest.first().is_none_or(|next| cmp(next, entry).is_ne()) {
+            all.push(*entry);
+        }
+    }
+    all.extend(rest);
+    all
 }
 
 /// In the middle; at the end where entries are being appended, so that full nodes stay behind.

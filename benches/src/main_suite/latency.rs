@@ -1,0 +1,97 @@
+//! How long until another peer sees a transaction.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use datahike::{Connection, TxEvent, TxReports};
+use tokio::time::timeout;
+
+use crate::baseline::hops;
+use crate::bench::Bench;
+use crate::measure::quantile;
+use crate::peers::{Caller, Server};
+use crate::row::{Better, Row, Samples};
+
+/// Transactions of one round.
+const TRANSACTIONS: usize = 300;
+
+/// Of the first round, before anything is counted.
+const WARM_UP: usize = 50;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn visible(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let store = bench.copy_for_reviews()?;
+    let runtime = &bench.runtime;
+    let (server, callers, first, second) = runtime.block_on(async {
+        let server = Server::start(&store, None).await?;
+        let callers = [Caller::dial(&server).await?, Caller::dial(&server).await?];
+        let first = callers[0].mirror(&server, &bench.fresh("mirror")).await?;
+        let second = callers[1].mirror(&server, &bench.fresh("mirror")).await?;
+        anyhow::Ok((server, callers, first, second))
+    })?;
+    let mut reports = second.tx_reports();
+    let mut next = 0;
+    let mut round = |times: usize| {
+        runtime.block_on(async {
+            let mut taken = Vec::with_capacity(times);
+            for _ in 0..times {
+                taken.push(one(bench, next, &first, &mut reports).await?);
+                next += 1;
+            }
+            anyhow::Ok(taken)
+        })
+    };
+    round(WARM_UP)?;
+    let (mut all, mut all_bare) = (Vec::new(), Vec::new());
+    let samples = Samples::interleave(
+        bench.rounds,
+        |_| {
+            let taken = round(TRANSACTIONS)?;
+            all.extend_from_slice(&taken);
+            Ok(quantile(&taken, 0.5).as_secs_f64() * 1e6)
+        },
+        |_| {
+            let taken = runtime.block_on(hops::durable_relay(bench.folder(), TRANSACTIONS))?;
+            all_bare.extend_from_slice(&taken);
+            Ok(quantile(&taken, 0.5).as_secs_f64() * 1e6)
+        },
+    )?;
+    println!(
+        "  transact to visible, p99: {:.0} µs; the bare relay: {:.0} µs",
+        quantile(&all, 0.99).as_secs_f64() * 1e6,
+        quantile(&all_bare, 0.99).as_secs_f64() * 1e6
+    );
+    runtime.block_on(async {
+        first.release().await?;
+        second.release().await?;
+        for caller in callers {
+            caller.stop().await;
+        }
+        server.stop().await
+    })?;
+    let name = "transact to visible at the other peer, durable";
+    let against = "fdatasync and two bare WebSocket hops";
+    Ok(vec![Row::compare("visible", name, "µs", Better::Lower, &samples, against, 1.0 / 1.5)])
+}
+
+/// From the call at the first client to the transaction in the second one's `db()`.
+async fn one(
+    bench: &Bench,
+    n: usize,
+    first: &Connection,
+    reports: &mut TxReports,
+) -> anyhow::Result<Duration> {
+    let data = bench.review(n);
+    let start = Instant::now();
+    let seen = async {
+        let event = timeout(PATIENCE, reports.next()).await?.context("the mirror ended")?;
+        anyhow::Ok((event, start.elapsed()))
+    };
+    let transact = async { Ok(first.transact(data).await?) };
+    let ((event, taken), report) = tokio::try_join!(seen, transact)?;
+    match event {
+        TxEvent::Report(seen) if seen.tx == report.tx => Ok(taken),
+        other => bail!("expected transaction {}, saw {other:?}", report.tx),
+    }
+}
