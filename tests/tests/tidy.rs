@@ -39,7 +39,8 @@ const HEADS: [&str; 5] =
 
 /// The only places that may tell browsers and natives apart: the runtime and its threads, transports
 /// and backends, and the modules that decide which of those there are.
-const PLATFORM_SEAMS: [&str; 9] = [
+const PLATFORM_SEAMS: [&str; 10] = [
+    "datahike-core/src/index/flush.rs",
     "peer/src/lib.rs",
     "peer/src/rt.rs",
     "peer/src/transport",

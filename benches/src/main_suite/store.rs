@@ -91,7 +91,7 @@ pub(super) fn open(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     drop(sqlite::load(&file, &bench.cities)?);
     let city = bench.cities.get(bench.cities.len() / 2).context("no cities")?;
     let mut blocks = Vec::new();
-    let mut run = |probe: Probe| {
+    let run = |probe: Probe| {
         let opened: Opened = probe.spawn()?;
         ensure!(opened.name == city.name, "found {} instead of {}", opened.name, city.name);
         Ok(opened)
