@@ -386,11 +386,15 @@ impl Db {
 
 impl Base {
     fn apply(&mut self, tx: &ResolvedTx) {
-        let defines = tx.datoms.iter().any(|datom| Schema::defines_schema(datom.a));
+        let mut all = tx.purged.iter().chain(tx.datoms.iter());
+        let defines = all.any(|datom| Schema::defines_schema(datom.a));
         if defines || !tx.new_attributes.is_empty() {
             let schema = Arc::make_mut(&mut self.schema);
             for ident in tx.new_attributes.iter() {
                 schema.intern(ident);
+            }
+            for datom in tx.purged_from_now() {
+                schema.absorb(&Datom { added: false, tx: tx.tx, ..datom.clone() });
             }
             for datom in tx.datoms.iter() {
                 schema.absorb(datom);
@@ -405,6 +409,7 @@ impl Base {
             self.counters.absorb(datom);
         }
         self.counters.max_tx = self.counters.max_tx.max(tx.tx);
+        self.indexes.purge_in_place(&tx.purged);
         match tx.for_indexes() {
             Some(datoms) => self.indexes.extend(&datoms, &*self.schema),
             None => self.indexes.extend(&tx.datoms, &*self.schema),

@@ -16,6 +16,7 @@ mod key;
 mod leaf;
 mod memory;
 mod node;
+mod purge;
 mod rechunk;
 mod scan;
 mod tail;
@@ -37,6 +38,7 @@ pub use self::node::{Branch, Node};
 pub use self::scan::{Scan, Slice};
 pub use self::tail::AttrTraits;
 
+use self::purge::Purged;
 use self::scan::MergedLeaves;
 use self::tail::Tail;
 
@@ -87,6 +89,8 @@ pub struct Indexes {
     roots: Roots,
     source: Arc<dyn BlockSource>,
     tail: Tail,
+    /// What the next flush removes from the trees and no reader sees.
+    purged: Option<Arc<Purged>>,
     merged: Arc<MergedLeaves>,
 }
 
@@ -113,7 +117,15 @@ impl Indexes {
         roots: Roots,
         source: Arc<dyn BlockSource>,
     ) -> Self {
-        Self { params, keep_history, roots, source, tail: Tail::default(), merged: Arc::default() }
+        Self {
+            params,
+            keep_history,
+            roots,
+            source,
+            tail: Tail::default(),
+            purged: None,
+            merged: Arc::default(),
+        }
     }
 
     /// A new snapshot with these resolved datoms on top: retractions are explicit, and the events of
@@ -181,9 +193,9 @@ impl Indexes {
         Scan::history(self, range)
     }
 
-    /// How many datoms wait in the tail.
+    /// How many datoms wait to be written into the trees, or to be purged from them.
     pub fn tail_len(&self) -> usize {
-        self.tail.arena.len() as usize
+        self.tail.arena.len() as usize + self.purged().len()
     }
 
     /// The datoms of the tail, in the order in which they were applied.

@@ -10,6 +10,7 @@ mod names;
 mod operations;
 mod overlay;
 mod probe;
+mod purge;
 mod transactor;
 mod values;
 
@@ -35,9 +36,27 @@ pub struct ResolvedTx {
     /// In the order in which they happened: the transaction's instant first, a replaced value before
     /// its replacement.
     pub datoms: Arc<[Datom]>,
+    /// What is to be gone from now and from the past, each datom of earlier transactions by itself, in
+    /// the order of EAVT. Of one fact, an assertion goes together with the retraction that ended it.
+    pub purged: Arc<[Datom]>,
 }
 
 impl ResolvedTx {
+    /// A transaction that names no attributes and purges nothing.
+    pub fn new(tx: TxId, datoms: impl Into<Arc<[Datom]>>) -> Self {
+        Self { tx, new_attributes: [].into(), datoms: datoms.into(), purged: [].into() }
+    }
+
+    /// What was in force before the transaction and is purged by it.
+    pub fn purged_from_now(&self) -> impl Iterator<Item = &Datom> {
+        let next = self.purged.iter().skip(1).map(Some).chain(std::iter::once(None));
+        let ends = |datom: &Datom, next: Option<&Datom>| {
+            next.is_none_or(|next| (next.e, next.a, &next.v) != (datom.e, datom.a, &datom.v))
+        };
+        let last = self.purged.iter().zip(next).filter(move |(datom, next)| ends(datom, *next));
+        last.map(|(datom, _)| datom).filter(|datom| datom.added)
+    }
+
     /// What the indexes are to be told, if that is not all. A fact that this transaction both
     /// states for the first time and takes back goes in as its retraction alone: in the order of the
     /// indexes the retraction of a transaction comes before its assertion, so that together they
@@ -75,6 +94,8 @@ pub struct TxReport {
     pub tx_instant: i64,
     /// Its datoms, in the order in which they happened.
     pub tx_data: Arc<[Datom]>,
+    /// What it purged, which is not in `tx_data`; see [`ResolvedTx::purged`].
+    pub purged: Arc<[Datom]>,
     /// The attributes that got a number.
     pub new_attributes: Arc<[Keyword]>,
     /// What the tempids came to mean; `:db/current-tx` among them.
@@ -90,6 +111,7 @@ impl TxReport {
             tx: self.tx,
             new_attributes: Arc::clone(&self.new_attributes),
             datoms: Arc::clone(&self.tx_data),
+            purged: Arc::clone(&self.purged),
         }
     }
 }
@@ -151,6 +173,8 @@ impl Db {
     /// - maps, `{:db/id …, :person/name "Ada", :person/address {…}, :person/_friend […]}`
     /// - `[:db/add e a v]`, `[:db/retract e a v]`, `[:db/retract e a]`
     /// - `[:db/retractEntity e]`, `[:db.fn/retractAttribute e a]`, `[:db/cas e a old new]`
+    /// - `[:db/purge e a v]`, `[:db.purge/attribute e a]`, `[:db.purge/entity e]`,
+    ///   `[:db.history.purge/before instant]`, where history is kept
     ///
     /// An entity is an id, a tempid (a negative number or a string), an ident, a lookup ref
     /// `[attribute value]`, or `:db/current-tx`. Views do not matter, except that a filtered database

@@ -30,6 +30,7 @@ pub(crate) fn report(before: &Db, after: &Db, transaction: &ResolvedTx) -> TxRep
         tx_instant,
         tx_data: transaction.datoms.clone(),
         new_attributes: transaction.new_attributes.clone(),
+        purged: transaction.purged.clone(),
         tempids: Default::default(),
         tx_meta: Value::map([(kw!("db/txInstant").into(), Value::Inst(tx_instant))]),
     }

@@ -1,5 +1,7 @@
 //! Operations, bulk loads and compaction, through the public interface.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use datahike::core::datom::Datom;
@@ -111,7 +113,7 @@ async fn what_is_loaded_in_bulk_is_like_what_is_transacted() {
     let datom = |e, a, v| Datom { e, a, v, tx, added: true };
     let rows = (0..500).map(|n| datom(e + n, a, Value::Long(n as i64)));
     let all = std::iter::once(datom(tx, system::TX_INSTANT, Value::Inst(at))).chain(rows);
-    load.add(ResolvedTx { tx, new_attributes: [].into(), datoms: all.collect() });
+    load.add(ResolvedTx::new(tx, all.collect::<Vec<_>>()));
     load.finish().await.unwrap();
 
     let conn = connect(&config).await.unwrap();

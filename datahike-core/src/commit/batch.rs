@@ -234,7 +234,12 @@ impl<'a> ColumnReaders<'a> {
         let datoms = head.instant_datom().map(Ok);
         let datoms = datoms.into_iter().chain((0..head.others).map(|_| self.get_datom()));
         let datoms = datoms.collect::<Result<_, DecodeError>>()?;
-        Ok(TxRecord { tx: head.tx, datoms, new_attributes: head.new_attributes })
+        Ok(TxRecord {
+            tx: head.tx,
+            datoms,
+            new_attributes: head.new_attributes,
+            purged: head.purged,
+        })
     }
 
     fn get_datom(&mut self) -> Result<Datom, DecodeError> {

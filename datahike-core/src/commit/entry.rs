@@ -4,7 +4,8 @@
 //! entry        version  length of public  public  notes
 //! public       first 4 bytes of the parent's commit id, body
 //! body         count of transactions, transactions
-//! transaction  id  count of datoms and flags  [instant]  [new attributes]  datoms
+//! transaction  id  count of datoms and flags  [instant]  [[purged]  new attributes]  datoms
+//! purged       0, count, datoms
 //! datom        flags and type  attribute  [entity]  [transaction]  value
 //! ```
 //! The public part goes to mirrors byte for byte; the notes stay where they were written. The commit
@@ -38,10 +39,13 @@ pub(super) const SAME_ENTITY: u8 = 4;
 pub(super) const TX_ENTITY: u8 = 8;
 
 /// Flags of a transaction, below the count of its datoms: the first datom is its instant, of which
-/// only the time is written; it names new attributes.
+/// only the time is written; it names new attributes or purges.
 const HAS_INSTANT: u64 = 1;
-const HAS_ATTRIBUTES: u64 = 2;
+const HAS_MORE: u64 = 2;
 const TRANSACTION_FLAGS: u32 = 2;
+
+/// Stands in place of the count of new attributes before what is purged.
+const PURGES: u64 = 0;
 
 /// A resolved transaction as it stands in the log.
 pub type TxRecord = ResolvedTx;
@@ -239,13 +243,21 @@ pub(super) fn put_transaction_head<'a>(
     let attributes = &transaction.new_attributes;
     let mut head = (datoms.len() as u64) << TRANSACTION_FLAGS;
     head |= if instant.is_some() { HAS_INSTANT } else { 0 };
-    head |= if attributes.is_empty() { 0 } else { HAS_ATTRIBUTES };
+    let purged = &transaction.purged;
+    let has_more = !attributes.is_empty() || !purged.is_empty();
+    head |= if has_more { HAS_MORE } else { 0 };
     put_varint(out, head);
     if let Some(ms) = instant {
         put_zigzag(out, ms.wrapping_sub(before.instant));
         before.instant = ms;
     }
-    if !attributes.is_empty() {
+    if !purged.is_empty() {
+        put_varint(out, PURGES);
+        put_varint(out, purged.len() as u64);
+        let mut before = Before { tx: transaction.tx, instant: 0, entity: 0 };
+        purged.iter().for_each(|datom| put_datom(out, datom, &mut before));
+    }
+    if has_more {
         put_varint(out, attributes.len() as u64);
         for ident in attributes.iter() {
             put_value(out, &Value::Keyword(ident.clone()));
@@ -259,6 +271,7 @@ pub(super) struct TransactionHead {
     pub(super) tx: TxId,
     pub(super) instant: Option<i64>,
     pub(super) new_attributes: Arc<[Keyword]>,
+    pub(super) purged: Arc<[Datom]>,
     /// Datoms besides the instant.
     pub(super) others: u64,
 }
@@ -286,9 +299,21 @@ pub(super) fn get_transaction_head(
             Some(before.instant)
         }
     };
-    let idents = if head & HAS_ATTRIBUTES == 0 { 0 } else { reader.count()? };
+    let mut purged = Arc::from([]);
+    let mut idents = 0;
+    if head & HAS_MORE != 0 {
+        idents = reader.count()?;
+        if idents as u64 == PURGES {
+            let count = reader.count()?;
+            let mut before = Before { tx, instant: 0, entity: 0 };
+            let datoms = (0..count).map(|_| get_datom(reader, &mut before));
+            purged = datoms.collect::<Result<_, _>>()?;
+            idents = reader.count()?;
+        }
+    }
     let new_attributes = (0..idents).map(|_| get_ident(reader)).collect::<Result<_, _>>()?;
-    Ok(TransactionHead { tx, instant, new_attributes, others: head >> TRANSACTION_FLAGS })
+    let others = head >> TRANSACTION_FLAGS;
+    Ok(TransactionHead { tx, instant, new_attributes, purged, others })
 }
 
 fn get_ident(reader: &mut Reader<'_>) -> Result<Keyword, DecodeError> {
@@ -300,18 +325,22 @@ fn get_ident(reader: &mut Reader<'_>) -> Result<Keyword, DecodeError> {
 
 fn put_transaction(out: &mut Vec<u8>, transaction: &TxRecord, before: &mut Before) {
     for datom in put_transaction_head(out, transaction, before) {
-        let flags = before.flags(datom);
-        out.push(Kind::of(&datom.v).beside(flags));
-        put_varint(out, u64::from(datom.a.0));
-        if flags & (SAME_ENTITY | TX_ENTITY) == 0 {
-            put_zigzag(out, distance(before.entity, datom.e));
-            before.entity = datom.e;
-        }
-        if flags & OTHER_TX != 0 {
-            put_zigzag(out, distance(before.tx, datom.tx));
-        }
-        Kind::put(out, &datom.v);
+        put_datom(out, datom, before);
     }
+}
+
+fn put_datom(out: &mut Vec<u8>, datom: &Datom, before: &mut Before) {
+    let flags = before.flags(datom);
+    out.push(Kind::of(&datom.v).beside(flags));
+    put_varint(out, u64::from(datom.a.0));
+    if flags & (SAME_ENTITY | TX_ENTITY) == 0 {
+        put_zigzag(out, distance(before.entity, datom.e));
+        before.entity = datom.e;
+    }
+    if flags & OTHER_TX != 0 {
+        put_zigzag(out, distance(before.tx, datom.tx));
+    }
+    Kind::put(out, &datom.v);
 }
 
 fn get_transaction(reader: &mut Reader<'_>, before: &mut Before) -> Result<TxRecord, DecodeError> {
@@ -319,7 +348,7 @@ fn get_transaction(reader: &mut Reader<'_>, before: &mut Before) -> Result<TxRec
     let datoms = head.instant_datom().map(Ok);
     let datoms = datoms.into_iter().chain((0..head.others).map(|_| get_datom(reader, before)));
     let datoms = datoms.collect::<Result<_, DecodeError>>()?;
-    Ok(TxRecord { tx: head.tx, datoms, new_attributes: head.new_attributes })
+    Ok(TxRecord { tx: head.tx, datoms, new_attributes: head.new_attributes, purged: head.purged })
 }
 
 fn get_datom(reader: &mut Reader<'_>, before: &mut Before) -> Result<Datom, DecodeError> {

@@ -9,6 +9,7 @@ use crate::index::Root;
 use crate::index::key::{DatomRef, Range};
 use crate::index::leaf::Leaf;
 use crate::index::node::{Branch, Node};
+use crate::index::purge::Purged;
 
 /// How many of the leaves that come next a fault names.
 const READ_AHEAD: usize = 8;
@@ -24,6 +25,7 @@ pub(crate) struct Cursor {
     root: Option<Root>,
     range: Arc<Range>,
     reverse: bool,
+    purged: Option<Arc<Purged>>,
     path: Vec<Step>,
     at: At,
 }
@@ -82,7 +84,17 @@ impl Cursor {
         reverse: bool,
     ) -> Self {
         let at = if root.is_some() { At::Start } else { At::End };
-        Self { source, root, range, reverse, path: Vec::new(), at }
+        Self { source, root, range, reverse, purged: None, path: Vec::new(), at }
+    }
+
+    /// Row by row without what is purged; slices still have it.
+    pub(crate) fn without(self, purged: Option<Arc<Purged>>) -> Self {
+        Self { purged, ..self }
+    }
+
+    fn is_purged(&self) -> bool {
+        let purged = self.purged.as_ref().zip(self.peek());
+        purged.is_some_and(|(purged, row)| purged.has(self.range.index, &row))
     }
 
     /// Makes [`Self::peek`] see the next row.
@@ -92,7 +104,10 @@ impl Cursor {
     pub(crate) fn fill(&mut self) -> Result<(), Missing> {
         loop {
             match &self.at {
-                At::Leaf { low, high, .. } if low < high => return Ok(()),
+                At::Leaf { low, high, .. } if low < high => match self.is_purged() {
+                    true => self.pop(),
+                    false => return Ok(()),
+                },
                 At::End => return Ok(()),
                 At::Leaf { last: true, .. } => self.at = At::End,
                 At::Leaf { .. } | At::Taken => self.next_leaf()?,

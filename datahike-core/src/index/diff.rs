@@ -29,7 +29,8 @@ impl Indexes {
             }
         };
         // Where a tail has a say, the trees do not.
-        let mut facts: Vec<&Datom> = self.tail().chain(newer.tail()).collect();
+        let mut facts: Vec<&Datom> =
+            [self, newer].into_iter().flat_map(|side| side.tail().chain(side.purged())).collect();
         let fact =
             |a: &Datom, b: &Datom| DatomRef::from(a).cmp_fact(&DatomRef::from(b), Index::Eavt);
         facts.sort_by(|a, b| fact(a, b));

@@ -88,6 +88,9 @@ impl Indexes {
             root,
         };
         let current = tree(false, self.roots.current[index.number()]);
+        if self.purged.is_some() {
+            return self.flush_purged(&chains, &current, &tree, out);
+        }
         let mut replaced: Vec<(usize, Datom)> = Vec::new();
         let edits = chains.current();
         let current = update(&current, Edits::Facts(&edits), out, &mut |edit, row| {
@@ -96,6 +99,35 @@ impl Indexes {
         let history = tree(true, self.roots.history[index.number()]);
         let edits = chains.history(&replaced);
         let history = update(&history, Edits::Events(&edits), out, &mut |_, _| {})?;
+        Ok((current, history))
+    }
+
+    /// The same where datoms are to be removed from the trees besides.
+    fn flush_purged<'t>(
+        &self,
+        chains: &Chains<'_>,
+        current: &Tree<'t>,
+        tree: &impl Fn(bool, Option<Root>) -> Tree<'t>,
+        out: &mut Output,
+    ) -> Result<(Option<Root>, Option<Root>), Missing> {
+        let index = current.index;
+        let purged = |row: &DatomRef<'_>| self.purged.as_ref().is_some_and(|p| p.has(index, row));
+        let removals = self.removals_from_current(index, current.root)?;
+        let edits = chains.current();
+        let edits = removals.merge(&edits, |edit| edit.added, |a, b| a.cmp_fact(b, index));
+        let mut replaced: Vec<(usize, Datom)> = Vec::new();
+        let current = update(current, Edits::Marked(&edits), out, &mut |at, row| {
+            if let Some((_, _, Some(chain))) = edits.get(at)
+                && !purged(row)
+            {
+                replaced.push((*chain, row.to_datom()));
+            }
+        })?;
+        let history = tree(true, self.roots.history[index.number()]);
+        let removals = self.removals_from_history(index);
+        let edits = chains.history(&replaced);
+        let edits = removals.merge(&edits, |_| true, |a, b| a.cmp_in(b, index));
+        let history = update(&history, Edits::Marked(&edits), out, &mut |_, _| {})?;
         Ok((current, history))
     }
 }

@@ -57,8 +57,10 @@ impl Iter {
         let arena = indexes.tail.arena.clone();
         let ranks = indexes.tail.ranks(range);
         let shared = Arc::new(range.clone());
-        let cursor =
-            |root| Cursor::new(Arc::clone(&indexes.source), root, Arc::clone(&shared), reverse);
+        let cursor = |root| {
+            Cursor::new(Arc::clone(&indexes.source), root, Arc::clone(&shared), reverse)
+                .without(indexes.purged.clone())
+        };
         Self {
             index: range.index,
             reverse,

@@ -20,6 +20,9 @@ pub(crate) enum Edits<'a> {
     Facts(&'a [&'a Datom]),
     /// Of leaves: puts all.
     Events(&'a [&'a Datom]),
+    /// Of leaves: puts what is marked so, and removes the others. (What else is in the triple is the
+    /// caller's.)
+    Marked(&'a [(&'a Datom, bool, Option<usize>)]),
     /// Of branches: puts a child under its last key, or removes what has that key.
     Children(&'a [(Datom, Option<Child>)]),
 }
@@ -28,6 +31,7 @@ impl<'a> Edits<'a> {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Facts(datoms) | Self::Events(datoms) => datoms.len(),
+            Self::Marked(datoms) => datoms.len(),
             Self::Children(children) => children.len(),
         }
     }
@@ -35,6 +39,7 @@ impl<'a> Edits<'a> {
     fn row(&self, at: usize) -> DatomRef<'a> {
         match self {
             Self::Facts(datoms) | Self::Events(datoms) => datoms[at].into(),
+            Self::Marked(datoms) => datoms[at].0.into(),
             Self::Children(children) => (&children[at].0).into(),
         }
     }
@@ -43,13 +48,14 @@ impl<'a> Edits<'a> {
         match self {
             Self::Facts(datoms) => datoms[at].added,
             Self::Events(_) => true,
+            Self::Marked(datoms) => datoms[at].1,
             Self::Children(children) => children[at].1.is_some(),
         }
     }
 
     fn child(&self, at: usize) -> Option<Child> {
         match self {
-            Self::Facts(_) | Self::Events(_) => None,
+            Self::Facts(_) | Self::Events(_) | Self::Marked(_) => None,
             Self::Children(children) => children[at].1,
         }
     }

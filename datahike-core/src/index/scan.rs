@@ -183,6 +183,11 @@ impl Current {
         };
         let ranks = self.ranks.start..end.clamp(self.ranks.start, self.ranks.end);
         self.ranks.start = ranks.end;
+        let purged = self.indexes.purged.as_deref();
+        if let Some(part) = purged.and_then(|purged| purged.leaf_without(index, leaf, rows)) {
+            self.merging = Some(Merge::new(&self.indexes, index, Some(part), ranks));
+            return None;
+        }
         if ranks.is_empty() {
             return (!rows.is_empty())
                 .then(|| Slice { leaf: Arc::clone(leaf), rows: rows.clone() });

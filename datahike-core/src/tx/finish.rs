@@ -12,6 +12,7 @@ use super::transactor::Transactor;
 use super::{ResolvedTx, TxError, TxReport};
 use crate::block::Missing;
 use crate::datom::{AttrId, Datom, EntityId, TX0};
+use crate::index::{DatomRef, Index};
 use crate::schema::{SchemaUse, check_evolution, system};
 
 impl Transactor<'_> {
@@ -127,10 +128,14 @@ impl Transactor<'_> {
             added: true,
         }];
         datoms.extend(self.overlay.into_datoms());
+        let mut purged = self.purged;
+        purged.sort_unstable_by(|a, b| DatomRef::from(a).cmp_in(&b.into(), Index::Eavt));
+        purged.dedup();
         let resolved = ResolvedTx {
             tx: self.tx,
             new_attributes: self.new_attributes.into(),
             datoms: datoms.into(),
+            purged: purged.into(),
         };
         let mut schema = self.schema;
         if !Arc::ptr_eq(&schema, &self.db.shared_schema()) {
@@ -147,6 +152,7 @@ impl Transactor<'_> {
             tx: resolved.tx,
             tx_instant: instant,
             tx_data: resolved.datoms,
+            purged: resolved.purged,
             new_attributes: resolved.new_attributes,
             tempids: self.tempids,
             tx_meta: Value::map(meta),

@@ -147,7 +147,7 @@ fn transaction(
     }
     let new = schema.attributes().get(known..).unwrap_or_default();
     let new_attributes = new.iter().map(|attribute| attribute.ident.clone()).collect();
-    Ok(ResolvedTx { tx, new_attributes, datoms: datoms.into() })
+    Ok(ResolvedTx { new_attributes, ..ResolvedTx::new(tx, datoms) })
 }
 
 fn attribute(

@@ -51,11 +51,8 @@ impl Transactor<'_> {
             ("db.fn/call", _) => wrong("functions of the host cannot be called in a transaction"),
             (
                 "db/purge" | "db.purge/attribute" | "db.purge/entity" | "db.history.purge/before",
-                _,
-            ) => Err(TxError::Purge {
-                reason: "a purge must be a transaction of its own",
-                form: form.clone(),
-            }),
+                arguments,
+            ) => self.purge(op.text(), arguments, form),
             _ => wrong(&format!("unknown operation {op}")),
         }
     }

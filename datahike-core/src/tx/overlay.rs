@@ -82,6 +82,20 @@ impl<'a> Overlay<'a> {
         self.datoms.push(datom);
     }
 
+    /// Makes a fact as if it had never been stated, by this transaction or before.
+    pub(crate) fn forget(&mut self, fact: &Datom, in_avet: bool) {
+        self.datoms.retain(|d| d.e != fact.e || d.a != fact.a || d.v != fact.v);
+        self.by_entity_upto = 0;
+        let after = self.datoms.len();
+        self.push(Datom { added: false, ..fact.clone() }, in_avet);
+        self.datoms.truncate(after);
+    }
+
+    /// What this transaction said so far.
+    pub(crate) fn datoms(&self) -> &[Datom] {
+        &self.datoms
+    }
+
     /// The values of an attribute, in order.
     pub(crate) fn values(&self, e: EntityId, a: AttrId) -> Result<SmallVec<[Value; 2]>, Missing> {
         let changes = self.by_fact.get(&(e, a)).map_or(&[][..], SmallVec::as_slice);

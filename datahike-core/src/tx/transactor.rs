@@ -34,6 +34,8 @@ pub(crate) struct Transactor<'a> {
     /// The pass cannot stand: a tempid means another entity than it was taken for.
     pub(crate) void: bool,
     pub(crate) tempids: BTreeMap<Value, EntityId>,
+    /// What earlier transactions said and is to be gone.
+    pub(crate) purged: Vec<Datom>,
     pub(crate) new_attributes: Vec<Keyword>,
     /// Entities whose definitions changed.
     pub(crate) defined: Vec<EntityId>,
@@ -98,6 +100,7 @@ impl<'a> Transactor<'a> {
             learned,
             void: false,
             tempids: BTreeMap::new(),
+            purged: Vec::new(),
             new_attributes: Vec::new(),
             defined: Vec::new(),
             stale: None,
@@ -167,7 +170,7 @@ impl<'a> Transactor<'a> {
         self.overlay.push(datom, in_avet);
     }
 
-    fn define(&mut self, datom: &Datom) {
+    pub(crate) fn define(&mut self, datom: &Datom) {
         if !self.defined.contains(&datom.e) {
             self.defined.push(datom.e);
         }

@@ -43,6 +43,16 @@ fn entries() {
 }
 
 #[test]
+fn entries_that_purge() {
+    let purged = vec![datom(2, FIRST, "Ulm", 1), retracted(2, FIRST, "Ulm", 2)].into();
+    let purge = ResolvedTx { purged, ..transaction(3, vec![datom(2, FIRST, "U", 3)]) };
+    let entry = Entry { transactions: vec![purge], notes: Vec::new() };
+    let (bytes, at) = entry.encode(&Position::START);
+    assert_eq!(hex(&bytes), PURGE_ENTRY);
+    assert_eq!(Entry::decode(&bytes, &Position::START).unwrap(), (entry, at));
+}
+
+#[test]
 fn batches() {
     let (bytes, _) = sample().encode(&Position::START);
     let (batch, at) = encode_batch([bytes.as_slice()], &Position::START).unwrap();
@@ -92,6 +102,8 @@ const ENTRY: &str = "\
     01410000000002000fc6f69b8dc168010a0463697479046e616d650100020a0463697479046e616d655504211e02\
     03556c6d0009e20f241e03556c6d251e0441756c6d010000000000000000000000000000000701aaaaaaaaaaaaaa\
     aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa81808080020203010708036e657708";
+const PURGE_ENTRY: &str =
+    "0124000000000104078a969c8dc1680002231e040303556c6d261e0103556c6d00211e04015500";
 const BATCH: &str = "\
     014af71f011902000fc6f69b8dc168010a0463697479046e616d650009e20f0501552124250500041e1e1e020202\
     0003000b2200f00204001e0d03556c6d03556c6d0441756c6d";

@@ -26,6 +26,7 @@ pub(crate) fn transaction(tx: u64, datoms: Vec<Datom>) -> ResolvedTx {
         tx: TX0 + tx,
         new_attributes: [].into(),
         datoms: std::iter::once(instant).chain(datoms).collect(),
+        purged: [].into(),
     }
 }
 
@@ -106,12 +107,15 @@ fn any_transaction() -> impl Strategy<Value = ResolvedTx> {
     tx.prop_flat_map(|tx| {
         let idents = prop::collection::vec((prop::option::of("[a-c]{1,3}"), ".{0,4}"), 0..3);
         let datoms = prop::collection::vec(any_datom(tx), 0..6);
-        (Just(tx), idents, datoms)
+        let purged =
+            prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec(any_datom(tx), 0..4)];
+        (Just(tx), idents, datoms, purged)
     })
-    .prop_map(|(tx, idents, datoms)| ResolvedTx {
+    .prop_map(|(tx, idents, datoms, purged)| ResolvedTx {
         tx,
         new_attributes: idents.iter().map(|(ns, n)| Keyword::new(ns.as_deref(), n)).collect(),
         datoms: datoms.into(),
+        purged: purged.into(),
     })
 }
 

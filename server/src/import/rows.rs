@@ -72,5 +72,5 @@ fn resolve(load: &BulkLoad, rows: Rows) -> ResolvedTx {
         }
         begin = end;
     }
-    ResolvedTx { tx, new_attributes: [].into(), datoms: datoms.into() }
+    ResolvedTx::new(tx, datoms)
 }

@@ -145,7 +145,7 @@ fn get_rows(reader: &mut Reader<'_>) -> Result<Leaf, DecodeError> {
     };
     let mut starts = vec![0_usize; attributes + 1];
     for place in &places {
-        match usize::try_from(*place).ok().and_then(|place| starts.get_mut(place + 1)) {
+        match usize::try_from(*place).ok().and_then(|at| starts.get_mut(at.checked_add(1)?)) {
             Some(start) => *start += 1,
             None => return Err(DecodeError::Malformed { what: "an attribute not in the table" }),
         }
