@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datahike_core::commit::Remembered;
 use datahike_core::datom::{EntityId, TxId};
 use datahike_core::db::Db;
 use datahike_core::pull::{self, Pattern};
@@ -132,10 +133,16 @@ impl Connection {
         let transacted = self.transact_with(Transaction::new(data.into())).await?;
         match transacted {
             Transacted::Now(report) => Ok(report),
-            Transacted::Before(remembered) => {
-                past::report_of(&self.shared.branch, &remembered).await.map(Arc::new)
-            }
+            Transacted::Before(remembered) => self.report_of(&remembered).await,
         }
+    }
+
+    /// The report of a transaction that happened before, made again from what is stored.
+    ///
+    /// # Errors
+    /// [`Error::LogGone`] if the log no longer reaches back so far.
+    pub async fn report_of(&self, remembered: &Remembered) -> Result<Arc<TxReport>, Error> {
+        past::report_of(&self.shared.branch, remembered).await.map(Arc::new)
     }
 
     /// [`Connection::transact`] with metadata, or under a request id so that it happens once.

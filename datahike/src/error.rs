@@ -1,5 +1,7 @@
 //! Everything that can go wrong with a database, with the stable codes that clients may depend on.
 
+use std::sync::Arc;
+
 use datahike_core::block::{Address, Missing};
 use datahike_core::commit::{CommitError, DedupError};
 use datahike_core::datom::TxId;
@@ -7,6 +9,7 @@ use datahike_core::db::DbError;
 use datahike_core::query::QueryError;
 use datahike_core::tx::TxError;
 use datahike_store::StoreError;
+use datahike_sync::{Cause, ReplicaError, SyncError};
 use datahike_value::Value;
 
 use crate::blocks::Faulting;
@@ -161,8 +164,18 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// The mirror of the other peer's database has stopped. What is in it can still be read.
+    #[error("the mirror of {place} has stopped: {source}")]
+    Mirror {
+        /// The peer.
+        place: String,
+        /// Why.
+        source: Arc<SyncError>,
+    },
     /// An earlier transaction of a sequence was refused; this one was not looked at.
-    #[error("request {refused}, earlier in the sequence, was refused: this one was not carried out")]
+    #[error(
+        "request {refused}, earlier in the sequence, was refused: this one was not carried out"
+    )]
     AfterRefusal {
         /// Number of the refused request.
         refused: u64,
@@ -224,10 +237,34 @@ impl Error {
             Self::Worker { .. } => "system/no-thread",
             Self::NotDurable { code, .. } | Self::Remote { code, .. } => code,
             Self::Connection { .. } => "connection/failed",
+            Self::Mirror { source, .. } => mirror_code(source),
             Self::LogGone { .. } => "log/gone",
             Self::AfterRefusal { .. } => "transact/after-refusal",
             Self::Arguments { .. } => "arguments/invalid",
         }
+    }
+}
+
+fn mirror_code(error: &SyncError) -> &str {
+    match error {
+        SyncError::Refused { cause, .. } => match cause {
+            Cause::UnknownDatabase => "database/missing",
+            Cause::Deleted => "database/deleted",
+            Cause::NotAllowed => "peer/forbidden",
+            Cause::Shutdown => "peer/stopping",
+            Cause::Reset(_) => "mirror/other-history",
+            _ => "mirror/refused",
+        },
+        SyncError::Replica(ReplicaError::Corrupt { .. }) => "block/damaged",
+        SyncError::Replica(ReplicaError::Refused(_)) => "mirror/other-history",
+        SyncError::Replica(ReplicaError::Store { source, .. }) => {
+            source.downcast_ref::<Error>().map_or("store/failed", Error::code)
+        }
+        SyncError::Unavailable { .. } | SyncError::Incomplete { .. } => "block/lost",
+        SyncError::Timeout { .. } => "timeout",
+        SyncError::Offline => "connection/failed",
+        SyncError::Stopped => "connection/released",
+        _ => "mirror/failed",
     }
 }
 

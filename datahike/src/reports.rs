@@ -19,7 +19,9 @@ pub enum TxEvent {
     /// A transaction happened.
     Report(Arc<TxReport>),
     /// The listener was too slow, or the log did not reach back: these happened unseen. The
-    /// database value of the connection has them.
+    /// database value of the connection has them. A gap that begins with the first transaction of
+    /// all also tells that the server went back to an older state, and that what was told before
+    /// need not have happened.
     Gap {
         /// The first transaction not told.
         from: TxId,
@@ -108,6 +110,8 @@ impl Reports {
 
     /// Tells everyone that `from..=to` happened and cannot be shown one by one.
     pub(crate) fn publish_gap(&self, from: TxId, to: TxId) {
+        // Their numbers may stand for other transactions now.
+        self.kept.lock().reports.clear();
         self.tell(&TxEvent::Gap { from, to });
     }
 

@@ -10,7 +10,9 @@ use datahike_core::tx::TxReport;
 use datahike_peer::rt::within;
 use datahike_peer::{Link, LinkOptions, Peer, SharedRuntime, Token};
 use datahike_scope::{InvokeError, InvokeOptions, Scope};
-use datahike_sync::{Database, Mirror, MirrorState, StoreName, SubscriberOptions, SyncLayer};
+use datahike_sync::{
+    Database, Mirror, MirrorState, StoreName, SubscriberOptions, SyncError, SyncLayer,
+};
 use datahike_value::{Uuid, Value, kw};
 use futures::future::{Either, select};
 
@@ -129,6 +131,10 @@ impl Remote {
             }
             _ => Ok(()),
         }
+    }
+
+    fn mirror_failed(&self, source: Arc<SyncError>) -> Error {
+        Error::Mirror { place: self.link.address().to_owned(), source }
     }
 
     fn unreachable(&self, reason: &str) -> Error {
@@ -252,7 +258,7 @@ impl Remote {
         let refused = std::pin::pin!(self.refused());
         match select(synced, refused).await {
             Either::Left((Ok(_), _)) => replica.branch().await,
-            Either::Left((Err(error), _)) => Err(self.unreachable(&error.to_string())),
+            Either::Left((Err(error), _)) => Err(self.mirror_failed(error)),
             Either::Right((error, _)) => Err(error),
         }
     }
@@ -329,8 +335,17 @@ impl RemoteWriter {
             let millis = TRANSACT_FOR.as_millis() as u64;
             Err(Error::Timeout { what: "the server's answer", millis })
         })?;
-        let shown = within(&*runtime, TRANSACT_FOR, shown(branch, &kept, receipt)).await;
-        shown.unwrap_or_else(|| {
+        let shown = within(&*runtime, TRANSACT_FOR, async {
+            let shown = std::pin::pin!(shown(branch, &kept, receipt));
+            // No mirror comes so far: this is ready when it has stopped for good.
+            let stopped = std::pin::pin!(self.mirror.reached(u64::MAX));
+            match select(shown, stopped).await {
+                Either::Left((shown, _)) => shown,
+                Either::Right((Err(error), _)) => Err(self.remote.mirror_failed(error)),
+                Either::Right((Ok(_), _)) => Err(Error::Released),
+            }
+        });
+        shown.await.unwrap_or_else(|| {
             let millis = TRANSACT_FOR.as_millis() as u64;
             Err(Error::Timeout { what: "the mirror to show the transaction", millis })
         })

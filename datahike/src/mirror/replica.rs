@@ -10,6 +10,7 @@ use datahike_core::commit::{
     BatchEntry, CommitError, CommitId, Entry, FlushRecord, Head, Position, decode_batch,
     entry_of_public, open, public_part,
 };
+use datahike_core::datom::TX0;
 use datahike_core::db::Db;
 use datahike_core::index::{self, DeriveError};
 use datahike_core::tx::ResolvedTx;
@@ -291,9 +292,13 @@ impl StoreReplica {
             let shown = self.live.borrow().clone();
             match shown {
                 Some(branch) => {
-                    let before = branch.snapshot().db.max_tx();
+                    // In another history none of the transactions that were told need be there.
+                    let from = match self.given_up.load(Ordering::Acquire) {
+                        true => TX0 + 1,
+                        false => branch.snapshot().db.max_tx() + 1,
+                    };
                     branch.replace(snapshot);
-                    branch.reports().publish_gap(before + 1, record.counters.max_tx);
+                    branch.reports().publish_gap(from, record.counters.max_tx.max(from));
                 }
                 None => {
                     let branch = Branch::new(&self.name, self.blocks.clone(), snapshot);

@@ -1,0 +1,166 @@
+//! What crosses the wire, and in which order it is heard of.
+
+use datahike::commit::RequestId;
+use datahike::{Transaction, TxEvent, Uuid, Value, connect};
+
+use crate::setting::{Server, Wire, client, count, form, heard_until, soon};
+
+fn people(from: u64, to: u64) -> Value {
+    let person = |n: u64| {
+        format!(
+            "{{:db/id {} :n {n} :name \"name {n}\" :age {} :town \"t{}\"}}",
+            n + 1,
+            n % 90,
+            n % 7
+        )
+    };
+    form(&format!("[{}]", (from..to).map(person).collect::<Vec<_>>().join(" ")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_missed_costs_less_than_twice_its_datoms_as_a_run() {
+    let (server_folder, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(server_folder.path()).await;
+    let id = Uuid::from_u128(1);
+    let served = server.create(id).await;
+    served.transact(people(0, 20_000)).await.unwrap();
+    served.flush().await.unwrap();
+    let wire = Wire::to(&server).await;
+    let config = client(&wire.url(), folder.path(), id);
+    let mirror = connect(&config).await.unwrap();
+    let datoms = 20_000 * 4;
+    let per_datom = wire.bytes() as f64 / f64::from(datoms);
+    assert!(per_datom < 3.5, "{per_datom} bytes for each datom of a first mirror");
+    assert!(mirror.db().same_datoms(&served.db()).unwrap());
+    mirror.release().await.unwrap();
+
+    // One entity in twenty gets another age, each in a transaction of its own.
+    let before = wire.bytes();
+    for n in (0..20_000).step_by(20) {
+        served.transact(form(&format!("[[:db/add {} :age {}]]", n + 1, n % 13))).await.unwrap();
+    }
+    let mirror = connect(&config).await.unwrap();
+    assert!(mirror.db().same_datoms(&served.db()).unwrap());
+    assert!(mirror.db().history().unwrap().same_datoms(&served.db().history().unwrap()).unwrap());
+    let bytes = wire.bytes() - before;
+    // Three datoms each: a retraction, an assertion, an instant.
+    let per_datom = bytes as f64 / 3000.0;
+    assert!(per_datom < 6.0, "{per_datom} bytes for each datom that was missed");
+    assert_eq!(mirror.snapshot().at, served.snapshot().at);
+    mirror.release().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_hear_each_transaction_once_and_in_order_over_lost_connections() {
+    let (server_folder, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(server_folder.path()).await;
+    let id = Uuid::from_u128(2);
+    let served = server.create(id).await;
+    let wire = Wire::to(&server).await;
+    let mirror = connect(&client(&wire.url(), folder.path(), id)).await.unwrap();
+    let mut heard = mirror.tx_reports();
+    let mut made = Vec::new();
+    for round in 0..4 {
+        // Few enough to come one by one, and enough to come as a batch.
+        for n in 0..[3, 200, 1, 60][round] {
+            let report = served.transact(form(&format!("[{{:n {n} :s \"text {n}\"}}]"))).await;
+            made.push(report.unwrap().tx);
+            if n == 1 {
+                wire.cut();
+            }
+        }
+        wire.cut();
+        served.flush().await.unwrap();
+    }
+    let last = *made.last().unwrap();
+    assert_eq!(heard_until(&mut heard, last).await, made);
+    assert!(mirror.db().same_datoms(&served.db()).unwrap());
+    assert!(heard.try_next().is_none());
+    mirror.release().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_transactions_each_get_their_own_report_and_ids() {
+    let (server_folder, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(server_folder.path()).await;
+    let id = Uuid::from_u128(3);
+    server.create(id).await;
+    let mirror = connect(&client(&server.url(), folder.path(), id)).await.unwrap();
+    let all = (0..64).map(|n| {
+        let mirror = mirror.clone();
+        async move {
+            let report = mirror.transact(form(&format!("[{{:db/id -{} :n {n}}}]", n + 1))).await;
+            (n, report.unwrap())
+        }
+    });
+    let mut seen = std::collections::BTreeSet::new();
+    for (n, report) in soon(futures::future::join_all(all)).await {
+        let e = report.tempids[&Value::Long(-(n + 1))];
+        let value = report.tx_data.iter().find(|datom| datom.e == e).unwrap().v.clone();
+        assert_eq!(value, Value::Long(n));
+        assert_eq!(report.db_after.max_tx(), report.tx);
+        assert_eq!(report.db_before.max_tx() + 1, report.tx);
+        assert!(seen.insert(report.tx));
+    }
+    assert_eq!(count(&mirror), 64.into());
+    mirror.release().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_databases_of_one_server_are_mirrored_side_by_side() {
+    let (server_folder, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(server_folder.path()).await;
+    let (a, b) = (Uuid::from_u128(4), Uuid::from_u128(5));
+    let (first, second) = (server.create(a).await, server.create(b).await);
+    let to_first = connect(&client(&server.url(), folder.path(), a)).await.unwrap();
+    let to_second = connect(&client(&server.url(), folder.path(), b)).await.unwrap();
+    for n in 0..10 {
+        to_first.transact(form(&format!("[{{:n {n}}}]"))).await.unwrap();
+        to_second.transact(form(&format!("[{{:n {n}}} {{:n {}}}]", -n - 1))).await.unwrap();
+    }
+    assert_eq!((count(&first), count(&to_first)), (10.into(), 10.into()));
+    assert_eq!((count(&second), count(&to_second)), (20.into(), 20.into()));
+    // Deleting one is nothing to the other.
+    server.databases.delete(a).await.unwrap();
+    let gone = soon(to_first.transact(form("[{:n 1}]"))).await.unwrap_err();
+    assert_eq!(gone.code(), "database/missing", "{gone}");
+    let stopped = soon(to_first.mirror_handle().unwrap().reached(u64::MAX)).await.unwrap_err();
+    assert!(stopped.to_string().contains("deleted"), "{stopped}");
+    assert_eq!(count(&to_first), 10.into());
+    to_second.transact(form("[{:n 99}]")).await.unwrap();
+    assert_eq!(count(&to_second), 21.into());
+    to_first.release().await.unwrap();
+    to_second.release().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_is_made_again_from_the_log_also_across_flushes() {
+    let config =
+        datahike::Config::memory().schema_flexibility(datahike::config::SchemaFlexibility::Read);
+    let config = datahike::create_database(&config).await.unwrap();
+    let conn = connect(&config).await.unwrap();
+    let mut heard = conn.tx_reports();
+    let client = Uuid::from_u128(9);
+    for number in 1..=30 {
+        let data = form(&format!("[{{:db/id \"p\" :n {number}}} [:db/add 1 :last {number}]]"));
+        let request = Some(RequestId { client, number });
+        conn.transact_with(Transaction { request, ..Transaction::new(data) }).await.unwrap();
+        if number % 10 == 0 {
+            conn.flush().await.unwrap();
+        }
+    }
+    while let Some(TxEvent::Report(first)) = heard.try_next() {
+        let tempids = first.tempids.iter().map(|(k, e)| (k.clone(), *e)).collect();
+        let before = datahike::commit::Remembered { body: [0; 32], tx: first.tx, tempids };
+        let again = conn.report_of(&before).await.unwrap();
+        assert_eq!(again.tx_data, first.tx_data);
+        assert_eq!(again.tempids, first.tempids);
+        assert_eq!(again.tx_instant, first.tx_instant);
+        assert!(again.db_before.same_datoms(&first.db_before).unwrap());
+        assert!(again.db_after.same_datoms(&first.db_after).unwrap());
+    }
+}
