@@ -1,5 +1,9 @@
 //! What comes to mirrors, and what happens to them when server, wire or disk fail.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail anywhere")]
+
+#[path = "kabel/bare.rs"]
+mod bare;
 #[path = "kabel/faults.rs"]
 mod faults;
 #[path = "kabel/setting.rs"]
