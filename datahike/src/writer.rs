@@ -274,7 +274,8 @@ impl Worker {
                 return Ok(Resolved::Before(remembered));
             }
         }
-        if let Some(RequestId { client, number }) = transaction.request.filter(|_| transaction.in_sequence)
+        if let Some(RequestId { client, number }) =
+            transaction.request.filter(|_| transaction.in_sequence)
             && let Some(refused) = self.refused.get(&client).filter(|refused| **refused < number)
         {
             return Err(Error::AfterRefusal { refused: *refused });

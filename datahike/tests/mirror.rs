@@ -1,6 +1,6 @@
 //! What comes to mirrors, and what happens to them when server, wire or disk fail.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail anywhere")]
+#![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 #[path = "kabel/bare.rs"]
 mod bare;
