@@ -57,7 +57,8 @@ fn main() -> anyhow::Result<ExitCode> {
     row::print_table(&rows);
     if let Some(path) = options.json {
         let text = serde_json::to_string_pretty(&rows)?;
-        std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, text + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

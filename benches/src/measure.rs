@@ -19,14 +19,11 @@ pub fn resident_bytes() -> anyhow::Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// Time that this thread has spent on a processor.
-///
-/// # Errors
-/// If the system does not tell.
-pub fn thread_cpu() -> anyhow::Result<Duration> {
-    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanos = text.split_whitespace().next().context("/proc/thread-self/schedstat is empty")?;
-    Ok(Duration::from_nanos(nanos.parse()?))
+/// Time that all threads of this process have spent on processors.
+pub fn process_cpu() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let (seconds, nanos) = (spent.tv_sec.unsigned_abs(), spent.tv_nsec.unsigned_abs());
+    Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
 /// Bytes that the files of a folder take on disk, blocks of the file system that are allocated.

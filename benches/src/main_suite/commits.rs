@@ -14,11 +14,15 @@ use crate::row::{Better, Row, Samples};
 
 const CALLERS: usize = 64;
 
-/// Commits of one round by one caller, and durable writes of a round of the baseline.
-const ALONE: usize = 2_000;
+/// Commits of one turn by one caller, and durable writes of a turn of the baseline. Turns are short and
+/// many: how long a sync of the disk takes changes from second to second on a shared machine.
+const ALONE: usize = 150;
 
-/// Transactions of each of many callers in one round.
-const EACH: usize = 200;
+/// Turns for each round of other workloads.
+const TURNS: usize = 8;
+
+/// Transactions of each of many callers in one turn.
+const EACH: usize = 50;
 
 const BASELINE: &str = "bare fdatasync of 200 B";
 
@@ -126,5 +130,5 @@ fn in_turns(
     bench: &Bench,
     mut ours: impl FnMut() -> anyhow::Result<f64>,
 ) -> anyhow::Result<Samples> {
-    Samples::interleave(bench.rounds, |_| ours(), |_| fsync::rate(bench.folder(), ALONE))
+    Samples::interleave(bench.rounds * TURNS, |_| ours(), |_| fsync::rate(bench.folder(), ALONE))
 }

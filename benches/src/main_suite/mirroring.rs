@@ -57,8 +57,7 @@ pub(super) fn fresh(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     );
     let name = "full mirror of the fresh database, time";
     let against = "decoding, verifying, building from the same bytes";
-    let time =
-        Row::compare("mirror-time", name, "ms", Better::Lower, &samples, against, 1.0 / 1.5);
+    let time = Row::compare("mirror-time", name, "ms", Better::Lower, &samples, against, 1.0 / 1.5);
     Ok(vec![size, time])
 }
 

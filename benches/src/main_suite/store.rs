@@ -9,7 +9,7 @@ use datahike::{Config, connect};
 use crate::baseline::sqlite;
 use crate::bench::Bench;
 use crate::load;
-use crate::measure::thread_cpu;
+use crate::measure::process_cpu;
 use crate::probe::{Opened, Probe, Served, read_all};
 use crate::row::{Better, Row, Samples, median};
 
@@ -27,7 +27,9 @@ pub(super) fn import(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let facts: usize = bench
         .cities
         .iter()
-        .map(|city| 6 + usize::from(city.admin_code.is_some()) + usize::from(city.feature_code.is_some()))
+        .map(|city| {
+            6 + usize::from(city.admin_code.is_some()) + usize::from(city.feature_code.is_some())
+        })
         .sum();
     let samples = Samples::interleave(
         bench.rounds,
@@ -75,9 +77,9 @@ pub(super) fn flush(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     for _ in 0..bench.rounds {
         // A snapshot of its own each time, so that nothing is left over from the round before.
         let indexes = db.indexes().clone();
-        let start = thread_cpu()?;
+        let start = process_cpu();
         let flushed = connection.settle_now(|| indexes.flush())?;
-        taken.push((thread_cpu()? - start).as_secs_f64());
+        taken.push((process_cpu() - start).as_secs_f64());
         ensure!(flushed.indexes.tail_len() == 0, "the tail was not written out");
     }
     bench.runtime.block_on(connection.release())?;
@@ -124,7 +126,8 @@ pub(super) fn open(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
 pub(super) fn memory(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let store = bench.copy()?;
-    let serve = |cache| Probe::Serve { store: store.clone(), cache, cities: None }.spawn::<Served>();
+    let serve =
+        |cache| Probe::Serve { store: store.clone(), cache, cities: None }.spawn::<Served>();
     let (mut resident, mut cached, mut small) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
         let served = serve(None)?;
