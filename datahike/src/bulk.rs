@@ -126,6 +126,7 @@ impl BulkLoad {
         let flush = write_out(&self.blocks, &self.snapshot, Some(&self.dedup)).await?;
         let mut batch = self.batch();
         batch.record = Some(flush.head.encode().into());
+        batch.log_start = flush.erases_log_before();
         self.write(batch).await?;
         self.snapshot.head = flush.head;
         self.snapshot.db = flush.db.clone();

@@ -165,6 +165,8 @@ struct Accepted {
 impl Worker {
     async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
         let mut next = None;
+        // A purge whose flush was cut short.
+        self.flush_if_due();
         let stopped = loop {
             let full = self.must_wait_for_flush();
             let job = tokio::select! {

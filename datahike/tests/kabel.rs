@@ -105,6 +105,41 @@ async fn a_transaction_of_one_client_shows_in_the_mirror_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_reaches_mirrors_and_their_logs() {
+    let server = serve().await;
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let id = Uuid::from_u128(10);
+    let config = server.client(&one, id, "secret");
+    create_database(&config).await.unwrap();
+    let follows = connect(&config).await.unwrap();
+    let away = connect(&server.client(&two, id, "secret")).await.unwrap();
+    let stated = form("[{:db/id 1 :n 1 :secret \"sesame\"} {:n 2}]");
+    let tx = follows.transact(stated).await.unwrap().tx;
+    tokio::time::timeout(Duration::from_secs(20), away.sync(tx)).await.unwrap().unwrap();
+    away.release().await.unwrap();
+
+    follows.transact(form("[[:db.purge/attribute 1 :secret]]")).await.unwrap();
+    let served = server.databases.get(&id.to_string()).unwrap();
+    served.flush().await.unwrap();
+    follows.transact(form("[{:n 3}]")).await.unwrap();
+    let back = connect(&server.client(&two, id, "secret")).await.unwrap();
+    for conn in [&served, &follows, &back] {
+        assert_eq!(count(conn), 3.into());
+        let past = conn.db().history().unwrap();
+        let secret = conn.settle_now(|| {
+            past.all_datoms().try_fold(0, |n, d| {
+                Ok::<_, datahike::core::block::Missing>(n + usize::from(d?.v == "sesame".into()))
+            })
+        });
+        assert_eq!(secret.unwrap(), 0);
+        let snapshot = conn.snapshot();
+        assert_eq!(snapshot.head.flush_record, served.snapshot().head.flush_record);
+        let log = conn.branch().store().head("db").await.unwrap().unwrap().log;
+        assert_eq!(log.start, snapshot.head.log_number(snapshot.head.flush.seq), "{log:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_mirror_gets_a_snapshot_and_an_early_one_only_what_it_missed() {
     let server = serve().await;
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

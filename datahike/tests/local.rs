@@ -68,6 +68,27 @@ async fn a_flush_in_between_changes_nothing_that_is_seen() {
 }
 
 #[tokio::test]
+async fn a_purge_takes_the_log_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = create_database(&file(&folder)).await.unwrap();
+    let conn = connect(&config).await.unwrap();
+    conn.transact(form("[{:db/id 1 :n 1 :secret \"sesame\"} {:n 2}]")).await.unwrap();
+    conn.transact(form("[[:db/retract 1 :secret \"sesame\"]]")).await.unwrap();
+    let report = conn.transact(form("[[:db/purge 1 :secret \"sesame\"]]")).await.unwrap();
+    assert_eq!((report.purged.len(), report.tx_data.len()), (2, 1));
+    conn.flush().await.unwrap();
+    let log = conn.branch().store().head("db").await.unwrap().unwrap().log;
+    assert!(log.is_empty() && log.end > 0, "{log:?}");
+    conn.transact(form("[{:n 3}]")).await.unwrap();
+    conn.release().await.unwrap();
+
+    let conn = connect(&config).await.unwrap();
+    assert_eq!(conn.q(COUNT, &[]).unwrap().into_value(), 3.into());
+    let past = conn.db().history().unwrap();
+    assert!(past.all_datoms().all(|datom| datom.unwrap().v != "sesame".into()));
+}
+
+#[tokio::test]
 async fn transactions_that_wait_together_each_have_their_own_report() {
     let config = Config::memory().schema_flexibility(SchemaFlexibility::Read);
     let config = create_database(&config).await.unwrap();

@@ -119,6 +119,12 @@ impl Indexes {
         self.merged = Arc::default();
     }
 
+    /// Whether a purge waits for the next flush: what it removes may still be in the trees, and in
+    /// whatever log led here.
+    pub fn has_purged(&self) -> bool {
+        self.purged.is_some()
+    }
+
     /// What is purged and may still be in the trees, in the order of EAVT.
     pub(crate) fn purged(&self) -> &[Datom] {
         self.purged.as_deref().map_or(&[], |purged| purged.of(Index::Eavt))

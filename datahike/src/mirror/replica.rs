@@ -189,7 +189,8 @@ impl StoreReplica {
         if written.head.flush_record != Address(flush.address.0) {
             return Ok(Fold::Different);
         }
-        self.name_flush(&branch, &now, written.db, written.head).await?;
+        let erase = written.erases_log_before();
+        self.name_flush(&branch, &now, written.db, written.head, erase).await?;
         Ok(Fold::Equal)
     }
 
@@ -200,10 +201,12 @@ impl StoreReplica {
         now: &Snapshot,
         flushed: Db,
         head: Head,
+        erase_before: Option<u64>,
     ) -> Result<(), Error> {
         let mut batch = Batch::new(&self.name, Expect::Revision(now.revision));
         batch.record = Some(head.encode().into());
-        batch.log_start = Some(head.log_number(head.flush.seq).saturating_sub(LOG_KEPT));
+        let kept = head.log_number(head.flush.seq).saturating_sub(LOG_KEPT);
+        batch.log_start = Some(erase_before.unwrap_or(kept));
         let revision = self.commit(batch).await?;
         let at_flush = Snapshot { db: flushed, at: head.flush, head, revision };
         let mut snapshot = branch::reload(&self.blocks, &self.name, &at_flush).await?;
@@ -270,7 +273,11 @@ impl StoreReplica {
         if let (Some(branch), Some(now)) = (&live, &now)
             && self.continues(now, record.at).await?
         {
-            self.name_flush(branch, now, db, named(now.head.log_base)).await?;
+            let head = named(now.head.log_base);
+            // The log leads through the flush, so that it tells of a purge before it.
+            let purged = now.db.indexes().has_purged();
+            let erase = purged.then(|| head.log_number(head.flush.seq));
+            self.name_flush(branch, now, db, head, erase).await?;
         } else if let Some(now) = &now
             && now.at.seq >= record.at.seq
         {

@@ -32,6 +32,15 @@ const TAIL_OVERRUN: usize = 8;
 pub(crate) struct Flush {
     pub(crate) db: Db,
     pub(crate) head: Head,
+    /// It removed purged datoms, which the log up to it still tells.
+    pub(crate) purged: bool,
+}
+
+impl Flush {
+    /// Where the log is to start once the head names the flush, if it must not start before.
+    pub(crate) fn erases_log_before(&self) -> Option<u64> {
+        self.purged.then(|| self.head.log_number(self.head.flush.seq))
+    }
 }
 
 /// Writes out the tail of a snapshot. The head does not move.
@@ -63,6 +72,7 @@ pub(crate) async fn write_out(
     blocks.store().put(out).await?;
     Ok(Flush {
         db,
+        purged: snapshot.db.indexes().has_purged(),
         head: Head {
             flush_record: record_address,
             flush: snapshot.at,
@@ -81,9 +91,10 @@ pub(crate) fn record_of(db: &Db, at: Position, previous: Address) -> (Address, B
 }
 
 impl Worker {
-    /// Starts a flush when the tail has outgrown its budget and none runs.
+    /// Starts a flush when the tail has outgrown its budget, or tells what is purged, and none runs.
     pub(super) fn flush_if_due(&mut self) {
-        if self.snapshot.db.indexes().tail_len() >= self.tail_budget() {
+        let indexes = self.snapshot.db.indexes();
+        if indexes.has_purged() || indexes.tail_len() >= self.tail_budget() {
             self.start_flush();
         }
     }
@@ -141,6 +152,10 @@ impl Worker {
                 Err(error) => Err(error.not_durable()),
             });
         }
+        if named.is_ok() {
+            // A purge may have been committed while it ran.
+            self.flush_if_due();
+        }
     }
 
     async fn name_flush(
@@ -150,6 +165,7 @@ impl Worker {
     ) -> Result<(), Error> {
         let mut batch = self.batch();
         batch.record = Some(flush.head.encode().into());
+        batch.log_start = flush.erases_log_before();
         self.commit(batch).await?;
         self.snapshot.db = flush.db.apply_all(since);
         self.snapshot.head = flush.head;
