@@ -375,7 +375,7 @@ fn large_batches_are_many_small_ones() {
     let fact = |n: u64| {
         let e = n.wrapping_mul(7_919) % 5_000;
         let v = Value::from((n % 13) as i64);
-        Datom { e, a: AttrId((n % 5) as u32), v, tx: n, added: n % 3 != 0 }
+        Datom { e, a: AttrId((n % 5) as u32), v, tx: n, added: !n.is_multiple_of(3) }
     };
     let datoms: Vec<Datom> = (0..12_000).map(fact).collect();
     let one_by_one = datoms.iter().fold(Indexes::empty(Params::default(), true), |mut all, one| {
@@ -413,7 +413,7 @@ fn large_batches_are_many_small_ones() {
 #[test]
 fn columns_are_those_of_the_rows() {
     let datom = |n: u64| Datom {
-        e: n * (n % 3 + 1) << (n % 2 * 33),
+        e: (n * (n % 3 + 1)) << (n % 2 * 33),
         a: AttrId(1),
         v: Value::Long(n as i64),
         tx: 9_000_000_000 + n,
