@@ -35,7 +35,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// `:writer`: who serialises the transactions.
     pub writer: WriterConfig,
-    /// `:remote-peer`: where to send every operation, reads too.
+    /// `:remote-peer`: where to send every operation, reads too. Read and kept, but nothing here can
+    /// carry operations over HTTP: a configuration that has it is refused when it is used.
     pub remote_peer: Option<HttpPeer>,
     /// `:name`: a label.
     pub name: Option<String>,

@@ -270,10 +270,11 @@ impl Connection {
         }
     }
 
-    /// Writes out what waits in memory into the indexes.
+    /// Writes out what waits in memory into the indexes. A mirror writes out where its server does,
+    /// so that both have the same blocks: on one, this changes nothing.
     ///
     /// # Errors
-    /// What the store fails with.
+    /// What the store fails with; [`Error::ReadOnly`].
     pub async fn flush(&self) -> Result<(), Error> {
         match &self.shared.role {
             Role::Writer(writer) => writer.flush().await,

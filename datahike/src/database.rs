@@ -28,6 +28,7 @@ static MEMORY: LazyLock<DashMap<Uuid, MemoryStore>> = LazyLock::new(DashMap::new
 /// # Errors
 /// [`Error::DatabaseExists`]; what the store fails with; why the initial transaction is refused.
 pub async fn create_database(config: &Config) -> Result<Config, Error> {
+    refuse_remote_peer(config)?;
     if let WriterConfig::Kabel(peer) = &config.writer {
         return crate::kabel::create(config, peer).await;
     }
@@ -54,6 +55,7 @@ pub async fn create_database(config: &Config) -> Result<Config, Error> {
 /// # Errors
 /// What the store fails with.
 pub async fn database_exists(config: &Config) -> Result<bool, Error> {
+    refuse_remote_peer(config)?;
     if let WriterConfig::Kabel(peer) = &config.writer {
         return crate::kabel::exists(config, peer).await;
     }
@@ -70,6 +72,7 @@ pub async fn database_exists(config: &Config) -> Result<bool, Error> {
 /// # Errors
 /// If a connection in this or another process writes it; what the store fails with.
 pub async fn delete_database(config: &Config) -> Result<(), Error> {
+    refuse_remote_peer(config)?;
     if let WriterConfig::Kabel(peer) = &config.writer {
         // The future of connecting and that of deleting contain each other.
         return Box::pin(crate::kabel::delete(config, peer)).await;
@@ -95,6 +98,7 @@ pub async fn delete_database(config: &Config) -> Result<(), Error> {
 /// [`Error::NoDatabase`]; [`Error::Mismatch`] if the stored database is of another kind; what the
 /// store fails with, as when another process writes it.
 pub async fn connect(config: &Config) -> Result<Connection, Error> {
+    refuse_remote_peer(config)?;
     match &config.writer {
         WriterConfig::Local => connect_local(config).await,
         WriterConfig::ReadOnly => connect_read_only(config).await,
@@ -102,6 +106,17 @@ pub async fn connect(config: &Config) -> Result<Connection, Error> {
         WriterConfig::Http(_) => Err(Error::Unavailable {
             what: ":writer {:backend :datahike-server}".to_owned(),
             hint: "use {:backend :kabel :url \"ws://…\"}",
+        }),
+    }
+}
+
+/// Who asks for everything to be done elsewhere must not find it done here.
+fn refuse_remote_peer(config: &Config) -> Result<(), Error> {
+    match &config.remote_peer {
+        None => Ok(()),
+        Some(_) => Err(Error::Unavailable {
+            what: ":remote-peer".to_owned(),
+            hint: "use :writer {:backend :kabel :url \"ws://…\"}, which mirrors the database",
         }),
     }
 }

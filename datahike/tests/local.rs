@@ -207,3 +207,22 @@ async fn an_initial_transaction_is_applied_or_nothing_is_created() {
     assert!(matches!(create_database(&config).await, Err(Error::Tx(_))));
     assert!(!database_exists(&config).await.unwrap());
 }
+
+#[tokio::test]
+async fn what_is_to_be_done_elsewhere_is_not_done_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = file(&folder);
+    let local = config.clone();
+    config.remote_peer =
+        "{:store {:backend :memory} :remote-peer {:backend :datahike-server :url \"http://x\"}}"
+            .parse::<Config>()
+            .unwrap()
+            .remote_peer;
+    assert!(config.remote_peer.is_some());
+    assert_eq!(create_database(&config).await.unwrap_err().code(), "config/unavailable");
+    assert!(!database_exists(&local).await.unwrap());
+    create_database(&local).await.unwrap();
+    assert_eq!(connect(&config).await.unwrap_err().code(), "config/unavailable");
+    assert_eq!(delete_database(&config).await.unwrap_err().code(), "config/unavailable");
+    assert!(database_exists(&local).await.unwrap());
+}
