@@ -30,14 +30,13 @@ mod relation;
 mod rules;
 mod run;
 mod source;
+mod standing;
 mod vars;
 
 use std::sync::Arc;
 
 use datahike_value::{Symbol, Value, edn};
-use hashbrown::HashMap;
 
-use self::aggregate::Random;
 use self::ast::Ast;
 pub use self::build::QueryBuilder;
 pub use self::error::{Invalid, QueryError};
@@ -46,10 +45,10 @@ pub use self::explain::{Explanation, Step};
 pub use self::find::{QueryResult, Rows};
 pub use self::functions::{Functions, HostFn};
 pub use self::inputs::{Function, Input};
-use self::relation::Dict;
 pub use self::rules::Rules;
+pub use self::standing::{Delta, Standing, Strategy, Trigger};
 use self::run::{Env, RuleSet, Run};
-use crate::budget::{Budget, Meter};
+use crate::budget::Budget;
 
 /// A parsed and checked query. Cheap to clone, and free of any database.
 #[derive(Clone, Debug)]
@@ -185,19 +184,7 @@ pub(crate) fn evaluate(
     let given = inputs::rules(ast, inputs)?;
     parse::check_calls(&ast.body, &given.defs)?;
     let rules = RuleSet::new(&given)?;
-    let mut run = Run {
-        dict: Dict::new(),
-        meter: Meter::start(&context.budget)?,
-        sources: Vec::new(),
-        rules: &rules,
-        functions: &context.functions,
-        passed: HashMap::new(),
-        random: Random::new(context.seed),
-        trace,
-        tables: Default::default(),
-        runnable: HashMap::new(),
-        nesting,
-    };
+    let mut run = Run::new(&rules, context, nesting, trace)?;
     let bound = run.bind_inputs(ast, inputs)?;
     let default = run.sources.iter().position(|(name, _)| name.text() == "$");
     let names = bound.names.as_ref().unwrap_or(&ast.names);

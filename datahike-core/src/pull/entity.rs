@@ -76,6 +76,8 @@ pub(crate) struct Puller<'a> {
     db: &'a Db,
     meter: Meter,
     functions: &'a Functions,
+    /// The entities that were read, if somebody wants to know.
+    visited: Option<Vec<EntityId>>,
 }
 
 /// Where a pull stands on its way through references.
@@ -90,7 +92,7 @@ struct Path {
 
 impl<'a> Puller<'a> {
     pub(crate) fn new(db: &'a Db, context: &'a PullContext) -> Result<Self, QueryError> {
-        Ok(Self { db, meter: Meter::start(&context.budget)?, functions: &context.functions })
+        Ok(Self { db, meter: Meter::start(&context.budget)?, functions: &context.functions, visited: None })
     }
 
     pub(crate) fn within(
@@ -98,7 +100,17 @@ impl<'a> Puller<'a> {
         budget: &Budget,
         functions: &'a Functions,
     ) -> Result<Self, QueryError> {
-        Ok(Self { db, meter: Meter::start(budget)?, functions })
+        Ok(Self { db, meter: Meter::start(budget)?, functions, visited: None })
+    }
+
+    /// Remembers which entities it reads.
+    pub(crate) fn watching(self) -> Self {
+        Self { visited: Some(Vec::new()), ..self }
+    }
+
+    /// The entities that were read since this was last asked.
+    pub(crate) fn take_visited(&mut self) -> Vec<EntityId> {
+        self.visited.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     pub(crate) fn named(&mut self, pattern: &Pattern, entity: &Value) -> Result<Value, QueryError> {
@@ -115,6 +127,9 @@ impl<'a> Puller<'a> {
     fn entity(&mut self, pattern: &Pattern, e: EntityId, path: &Path) -> Result<Value, QueryError> {
         self.meter.recursion(path.depth)?;
         self.meter.work(8)?;
+        if let Some(visited) = &mut self.visited {
+            visited.push(e);
+        }
         let mut result: BTreeMap<Value, Value> = BTreeMap::new();
         if pattern.wildcard || pattern.id {
             result.insert(Value::Keyword(kw!("db/id")), Value::Long(e as i64));

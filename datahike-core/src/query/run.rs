@@ -22,6 +22,7 @@ use super::functions::{Functions, HostFn};
 use super::relation::{Dict, Relation};
 use super::source::Source;
 use super::vars::{Var, VarSet};
+use super::Context;
 use crate::budget::Meter;
 
 /// Rows that the first page-fault report may name blocks for.
@@ -64,6 +65,28 @@ impl Env<'_> {
 }
 
 impl<'q> Run<'q> {
+    /// A run without inputs yet.
+    pub(crate) fn new(
+        rules: &'q RuleSet,
+        context: &'q Context,
+        nesting: usize,
+        trace: Option<Trace>,
+    ) -> Result<Self, QueryError> {
+        Ok(Self {
+            dict: Dict::new(),
+            meter: Meter::start(&context.budget)?,
+            sources: Vec::new(),
+            rules,
+            functions: &context.functions,
+            passed: HashMap::new(),
+            random: Random::new(context.seed),
+            trace,
+            tables: Default::default(),
+            runnable: HashMap::new(),
+            nesting,
+        })
+    }
+
     /// The place of a source in this run.
     pub(crate) fn source(&self, env: Env<'_>, source: SourceRef) -> Result<usize, QueryError> {
         if source.0 == 0 {
