@@ -20,10 +20,10 @@ pub use self::dedup::{
     CLIENTS_MAX, Dedup, DedupError, Outcome, REQUEST_BYTES_MAX, REQUESTS_PER_CLIENT_MAX,
     Remembered, RequestId,
 };
-pub use self::entry::{Entry, Note, TxRecord, entry_of_public, public_part};
+pub use self::entry::{Entry, MERGED_MAX, Note, TxRecord, entry_of_public, public_part};
 pub use self::flush_record::FlushRecord;
 pub use self::head::Head;
-pub use self::id::{CommitId, Position};
+pub use self::id::{CommitId, NoCommitId, Position};
 pub use self::open::{OpenError, open, replay};
 pub use self::verify::{Verified, VerifyError, verify_chain, verify_indexes};
 

@@ -96,7 +96,8 @@ impl BulkLoad {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let entry = Entry { transactions: std::mem::take(&mut self.waiting), notes: Vec::new() };
+        let entry =
+            Entry { transactions: std::mem::take(&mut self.waiting), ..Entry::default() };
         let (bytes, at) = entry.encode(&self.snapshot.at);
         let mut batch = self.batch();
         batch.entries.push(Bytes::from(bytes));

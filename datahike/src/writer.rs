@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datahike_core::commit::{
-    Dedup, DedupError, Entry, Note, Outcome, Remembered, RequestId, public_part,
+    CommitId, Dedup, DedupError, Entry, Note, Outcome, Remembered, RequestId, public_part,
 };
 use datahike_core::db::Db;
 use datahike_core::tx::{ResolvedTx, TxOptions, TxReport};
@@ -48,6 +48,8 @@ pub struct Transaction {
     pub data: Value,
     /// Attributes of the transaction's own entity, as a map, or nil.
     pub meta: Value,
+    /// Commits that its commit merges: its parents besides the newest of the branch.
+    pub parents: Vec<CommitId>,
     /// Under which it happens once, however often it is asked for.
     pub request: Option<RequestId>,
     /// Whether it is refused once an earlier request of its client was: a stream of transactions
@@ -58,13 +60,24 @@ pub struct Transaction {
 impl Transaction {
     /// Transaction data alone.
     pub fn new(data: Value) -> Self {
-        Self { data, meta: Value::Nil, request: None, in_sequence: false }
+        Self {
+            data,
+            meta: Value::Nil,
+            parents: Vec::new(),
+            request: None,
+            in_sequence: false,
+        }
     }
 
     /// What tells whether two requests of one number ask for the same.
     fn body_hash(&self) -> [u8; 32] {
         let text = Value::vector([self.data.clone(), self.meta.clone()]).to_string();
-        *blake3::hash(text.as_bytes()).as_bytes()
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(text.as_bytes());
+        for parent in &self.parents {
+            hasher.update(&parent.0);
+        }
+        *hasher.finalize().as_bytes()
     }
 }
 
@@ -158,6 +171,7 @@ struct Worker {
 /// A transaction that was resolved and is not durable yet.
 struct Accepted {
     report: Arc<TxReport>,
+    merged: Vec<CommitId>,
     note: Option<Note>,
     reply: Reply,
 }
@@ -190,7 +204,8 @@ impl Worker {
                 }
                 Job::DropLog(before, reply) => {
                     let mut batch = self.batch();
-                    batch.log_start = Some(before.min(self.snapshot.head.flush.seq));
+                    let head = &self.snapshot.head;
+                    batch.log_start = Some(before.min(head.log_number(head.flush.seq)));
                     let done = self.commit(batch).await;
                     let _ = reply.send(done);
                 }
@@ -216,12 +231,14 @@ impl Worker {
         let mut bytes = 0;
         let mut next = None;
         let mut current = Some((first, reply));
-        while let Some((transaction, reply)) = current.take() {
+        while let Some((mut transaction, reply)) = current.take() {
+            let merges = !transaction.parents.is_empty();
             match self.resolve(&db, &transaction, &accepted).await {
                 Ok(Resolved::New(report, note)) => {
                     db = report.db_after.clone();
                     bytes += weight(&report);
-                    accepted.push(Accepted { report: Arc::from(report), note, reply });
+                    let merged = std::mem::take(&mut transaction.parents);
+                    accepted.push(Accepted { report: Arc::from(report), merged, note, reply });
                 }
                 Ok(Resolved::Before(remembered)) => {
                     answered.push((reply, Ok(Transacted::Before(remembered))));
@@ -234,7 +251,8 @@ impl Worker {
                     answered.push((reply, Err(error)));
                 }
             }
-            if accepted.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
+            // One commit merges on behalf of one transaction.
+            if accepted.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX && !merges {
                 match waiting.try_recv() {
                     Ok(Job::Transact(transaction, reply)) => current = Some((*transaction, reply)),
                     Ok(job) => next = Some(job),
@@ -308,7 +326,10 @@ impl Worker {
     }
 
     async fn commit_group(&mut self, db: Db, accepted: Vec<Accepted>) -> Result<(), Error> {
+        let newest = self.snapshot.at.commit;
+        let merged = accepted.iter().flat_map(|one| one.merged.iter().copied());
         let entry = Entry {
+            merged: merged.filter(|commit| *commit != newest).collect(),
             transactions: accepted.iter().map(|one| one.report.resolved()).collect(),
             notes: accepted.iter().filter_map(|one| one.note.clone()).collect(),
         };

@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 
 use super::entry::{
     ADDED, Before, Entry, OTHER_TX, SAME_ENTITY, TX_ENTITY, TxRecord, check_id, displaced,
-    distance, get_attribute, get_transaction_head, public_part, put_transaction_head,
+    distance, get_attribute, get_merged, get_transaction_head, public_part, put_merged,
+    put_transaction_head,
 };
 use super::scalar::Kind;
-use super::{CommitError, Position, check_version};
+use super::{CommitError, CommitId, Position, check_version};
 use crate::datom::{AttrId, Datom};
 use crate::index::DecodeError;
 use crate::index::codec::{Reader, put_varint, put_zigzag};
@@ -102,11 +103,11 @@ pub fn decode_batch(
     let mut entries = Vec::new();
     let mut at = *from;
     for _ in 0..columns.entries {
-        let transactions = columns.get_entry().map_err(CommitError::decode(WHAT))?;
+        let (merged, transactions) = columns.get_entry().map_err(CommitError::decode(WHAT))?;
         if transactions.is_empty() {
             return Err(CommitError::invalid(WHAT, "an entry has no transaction"));
         }
-        let entry = Entry { transactions, notes: Vec::new() };
+        let entry = Entry { merged, transactions, notes: Vec::new() };
         let (bytes, next) = entry.encode(&at);
         entries.push(BatchEntry { entry, bytes });
         at = next;
@@ -143,6 +144,7 @@ impl Columns {
 
     fn put_entry(&mut self, entry: &Entry) {
         self.entries += 1;
+        put_merged(&mut self.heads, &entry.merged);
         put_varint(&mut self.heads, entry.transactions.len() as u64);
         for transaction in &entry.transactions {
             let datoms = put_transaction_head(&mut self.heads, transaction, &mut self.before);
@@ -224,9 +226,10 @@ impl<'a> ColumnReaders<'a> {
         Ok(readers)
     }
 
-    fn get_entry(&mut self) -> Result<Vec<TxRecord>, DecodeError> {
-        let count = self.heads.count()?;
-        (0..count).map(|_| self.get_transaction()).collect()
+    fn get_entry(&mut self) -> Result<(Vec<CommitId>, Vec<TxRecord>), DecodeError> {
+        let (merged, count) = get_merged(&mut self.heads)?;
+        let transactions = (0..count).map(|_| self.get_transaction()).collect::<Result<_, _>>()?;
+        Ok((merged, transactions))
     }
 
     fn get_transaction(&mut self) -> Result<TxRecord, DecodeError> {

@@ -3,7 +3,7 @@
 //! ```text
 //! entry        version  length of public  public  notes
 //! public       first 4 bytes of the parent's commit id, body
-//! body         count of transactions, transactions
+//! body         [0, count of merged commits, their ids]  count of transactions, transactions
 //! transaction  id  count of datoms and flags  [instant]  [[purged]  new attributes]  datoms
 //! purged       0, count, datoms
 //! datom        flags and type  attribute  [entity]  [transaction]  value
@@ -18,7 +18,7 @@ use datahike_value::{Keyword, Value};
 
 use super::dedup::{Remembered, RequestId};
 use super::scalar::Kind;
-use super::{CommitError, Position, check_version};
+use super::{CommitError, CommitId, Position, check_version};
 use crate::datom::{AttrId, Datom, TX0, TxId};
 use crate::index::DecodeError;
 use crate::index::codec::{Reader, get_value, put_value, put_varint, put_zigzag};
@@ -47,12 +47,21 @@ const TRANSACTION_FLAGS: u32 = 2;
 /// Stands in place of the count of new attributes before what is purged.
 const PURGES: u64 = 0;
 
+/// Stands in place of the count of transactions before what is merged.
+const MERGES: u64 = 0;
+
+/// Commits that one commit may merge, besides the one that it continues.
+pub const MERGED_MAX: usize = 1_024;
+
 /// A resolved transaction as it stands in the log.
 pub type TxRecord = ResolvedTx;
 
 /// A commit: what happened, and the writer's private notes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
+    /// The commits that it brings together with the one that it continues: its further parents, at
+    /// most [`MERGED_MAX`].
+    pub merged: Vec<CommitId>,
     /// The transactions, in order; at least one.
     pub transactions: Vec<TxRecord>,
     /// What the writer remembers of who asked.
@@ -77,6 +86,7 @@ impl Entry {
     pub fn encode(&self, parent: &Position) -> (Vec<u8>, Position) {
         let mut public = Vec::with_capacity(64);
         public.extend_from_slice(&parent.commit.0[..PARENT_BYTES]);
+        put_merged(&mut public, &self.merged);
         put_varint(&mut public, self.transactions.len() as u64);
         let mut before = Before::after(parent);
         for transaction in &self.transactions {
@@ -97,7 +107,7 @@ impl Entry {
     pub fn decode(bytes: &[u8], parent: &Position) -> Result<(Self, Position), CommitError> {
         let mut reader = Reader::new(bytes);
         let public = read_public(&mut reader)?;
-        let (transactions, at) = decode_public(public, parent)?;
+        let (entry, at) = Self::from_public(public, parent)?;
         let read = |reader: &mut Reader<'_>| {
             let count = reader.count()?;
             let notes = (0..count).map(|_| Note::get(reader)).collect::<Result<_, _>>()?;
@@ -105,7 +115,7 @@ impl Entry {
             Ok(notes)
         };
         let notes = read(&mut reader).map_err(CommitError::decode(WHAT))?;
-        Ok((Self { transactions, notes }, at))
+        Ok((Self { notes, ..entry }, at))
     }
 
     /// An entry as a mirror stores it: the public part, with no notes.
@@ -113,8 +123,7 @@ impl Entry {
     /// # Errors
     /// If the bytes are no public part, or one that continues another commit than `parent`.
     pub fn from_public(public: &[u8], parent: &Position) -> Result<(Self, Position), CommitError> {
-        let (transactions, at) = decode_public(public, parent)?;
-        Ok((Self { transactions, notes: Vec::new() }, at))
+        decode_public(public, parent)
     }
 }
 
@@ -163,10 +172,30 @@ fn read_public<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CommitError> {
     read().map_err(CommitError::decode(WHAT))
 }
 
-fn decode_public(
-    public: &[u8],
-    parent: &Position,
-) -> Result<(Vec<TxRecord>, Position), CommitError> {
+pub(super) fn put_merged(out: &mut Vec<u8>, merged: &[CommitId]) {
+    if !merged.is_empty() {
+        put_varint(out, MERGES);
+        put_varint(out, merged.len() as u64);
+        merged.iter().for_each(|commit| out.extend_from_slice(&commit.0));
+    }
+}
+
+/// What [`put_merged`] wrote, and the count of transactions after it.
+pub(super) fn get_merged(reader: &mut Reader<'_>) -> Result<(Vec<CommitId>, usize), DecodeError> {
+    let count = reader.count()?;
+    if count as u64 != MERGES {
+        return Ok((Vec::new(), count));
+    }
+    let merged = match reader.count()? {
+        count @ 1..=MERGED_MAX => {
+            (0..count).map(|_| reader.array().map(CommitId)).collect::<Result<_, _>>()?
+        }
+        _ => return Err(DecodeError::Malformed { what: "it merges no commit, or too many" }),
+    };
+    Ok((merged, reader.count()?))
+}
+
+fn decode_public(public: &[u8], parent: &Position) -> Result<(Entry, Position), CommitError> {
     let mut reader = Reader::new(public);
     let check: [u8; PARENT_BYTES] = reader.array().map_err(CommitError::decode(WHAT))?;
     if check != parent.commit.0[..PARENT_BYTES] {
@@ -176,20 +205,20 @@ fn decode_public(
         });
     }
     let mut read = || {
-        let count = reader.count()?;
+        let (merged, count) = get_merged(&mut reader)?;
         let mut before = Before::after(parent);
         let transactions = (0..count)
             .map(|_| get_transaction(&mut reader, &mut before))
             .collect::<Result<_, _>>()?;
         reader.finish()?;
-        Ok(transactions)
+        Ok(Entry { merged, transactions, notes: Vec::new() })
     };
-    let transactions: Vec<TxRecord> = read().map_err(CommitError::decode(WHAT))?;
-    if transactions.is_empty() {
+    let entry: Entry = read().map_err(CommitError::decode(WHAT))?;
+    if entry.transactions.is_empty() {
         return Err(CommitError::invalid(WHAT, "it has no transaction"));
     }
     let body = public.get(PARENT_BYTES..).unwrap_or_default();
-    Ok((transactions, parent.next(body)))
+    Ok((entry, parent.next(body)))
 }
 
 /// What the numbers of the next transaction are counted from.

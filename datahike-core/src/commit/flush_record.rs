@@ -3,7 +3,7 @@
 //! It holds what all who have the same datoms and parameters agree on byte by byte, so that a
 //! mirror that writes out its indexes at the same commit makes the same block.
 
-use super::{CommitError, CommitId, Position, check_version};
+use super::{CommitError, CommitId, MERGED_MAX, Position, check_version};
 use crate::block::Address;
 use crate::datom::EntityId;
 use crate::db::{Counters, Db, DbConfig, SchemaFlexibility};
@@ -18,8 +18,12 @@ const KEEP_HISTORY: u8 = 1;
 const ATTRIBUTE_REFS: u8 = 2;
 const SCHEMA_READ: u8 = 4;
 const INSTANTS_RISE: u8 = 8;
+const GRAFTED: u8 = 16;
 
-const FLAGS: u8 = KEEP_HISTORY | ATTRIBUTE_REFS | SCHEMA_READ | INSTANTS_RISE;
+const FLAGS: u8 = KEEP_HISTORY | ATTRIBUTE_REFS | SCHEMA_READ | INSTANTS_RISE | GRAFTED;
+
+/// What keeps the ids of grafted commits apart from those of other commits.
+const GRAFT_CONTEXT: &str = "datahike 2026-11 id of a commit made of a snapshot";
 
 /// Levels of a tree. With two children a branch this is more datoms than there are ids.
 const DEPTH_MAX: u8 = 64;
@@ -34,6 +38,9 @@ pub struct FlushRecord {
     pub at: Position,
     /// The flush record before this one, as of the commit before; `None` for the first.
     pub previous: Option<Address>,
+    /// The parents of the commit, where it was made of this very snapshot instead of transactions:
+    /// a branch was forced to show it. Its id is that of [`Self::graft_id`] then.
+    pub grafted: Vec<CommitId>,
     /// What was decided when the database was created.
     pub config: DbConfig,
     /// The counters as of the commit.
@@ -50,11 +57,29 @@ impl FlushRecord {
         Self {
             at,
             previous,
+            grafted: Vec::new(),
             config: db.config().clone(),
             counters: db.counters(),
             roots,
             schema: db.schema().clone(),
         }
+    }
+
+    /// The record of a commit that is made of a snapshot instead of transactions, as number `seq`
+    /// of its branch. `parents` are sorted and at least one, at most [`MERGED_MAX`].
+    pub fn graft(db: &Db, seq: u64, parents: Vec<CommitId>, roots: Roots) -> Self {
+        let at = Position { seq, commit: CommitId::ROOT };
+        let mut record = Self { grafted: parents, ..Self::of(db, at, None, roots) };
+        record.at.commit = record.graft_id();
+        record
+    }
+
+    /// The id of a commit that is made of this snapshot: a hash over its parents, roots, schema and
+    /// counters.
+    pub fn graft_id(&self) -> CommitId {
+        let at = Position { commit: CommitId::ROOT, ..self.at };
+        let content = Self { at, previous: None, ..self.clone() }.encode();
+        CommitId(blake3::derive_key(GRAFT_CONTEXT, &content))
     }
 
     /// Its bytes.
@@ -70,10 +95,15 @@ impl FlushRecord {
             (ATTRIBUTE_REFS, config.attribute_refs),
             (SCHEMA_READ, config.schema_flexibility == SchemaFlexibility::Read),
             (INSTANTS_RISE, self.counters.instants_rise),
+            (GRAFTED, !self.grafted.is_empty()),
         ] {
             flags |= if set { flag } else { 0 };
         }
         out.push(flags);
+        if !self.grafted.is_empty() {
+            put_varint(&mut out, self.grafted.len() as u64);
+            self.grafted.iter().for_each(|parent| out.extend_from_slice(&parent.0));
+        }
         put_varint(&mut out, u64::from(config.params.leaf_target));
         put_varint(&mut out, u64::from(config.params.branch_target));
         config.params.seed.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
@@ -105,6 +135,10 @@ impl FlushRecord {
             if flags & !FLAGS != 0 {
                 return Err(DecodeError::Malformed { what: "a flag is unknown" });
             }
+            let grafted = match flags & GRAFTED {
+                0 => Vec::new(),
+                _ => get_parents(reader)?,
+            };
             let params = Params {
                 leaf_target: get_target(reader)?,
                 branch_target: get_target(reader)?,
@@ -125,9 +159,9 @@ impl FlushRecord {
             }
             let schema = get_value(reader)?;
             reader.finish()?;
-            Ok((at, previous, flags, params, counters, roots, schema))
+            Ok((at, previous, flags, grafted, params, counters, roots, schema))
         };
-        let (at, previous, flags, params, counters, roots, schema) =
+        let (at, previous, flags, grafted, params, counters, roots, schema) =
             read(&mut reader).map_err(CommitError::decode(WHAT))?;
         let flexibility = match flags & SCHEMA_READ {
             0 => SchemaFlexibility::Write,
@@ -138,7 +172,7 @@ impl FlushRecord {
             .with_attribute_refs(flags & ATTRIBUTE_REFS != 0)
             .with_params(params);
         let schema = Schema::from_record(&schema).map_err(|e| CommitError::invalid(WHAT, e))?;
-        Ok(Self { at, previous, config, counters, roots, schema })
+        Ok(Self { at, previous, grafted, config, counters, roots, schema })
     }
 }
 
@@ -157,6 +191,13 @@ fn get_address(reader: &mut Reader<'_>) -> Result<Option<Address>, DecodeError> 
         0 => Ok(None),
         1 => Ok(Some(Address(reader.array()?))),
         _ => Err(DecodeError::Malformed { what: "an address is neither there nor not" }),
+    }
+}
+
+fn get_parents(reader: &mut Reader<'_>) -> Result<Vec<CommitId>, DecodeError> {
+    match reader.count()? {
+        count @ 1..=MERGED_MAX => (0..count).map(|_| reader.array().map(CommitId)).collect(),
+        _ => Err(DecodeError::Malformed { what: "a commit without parents, or with too many" }),
     }
 }
 

@@ -15,7 +15,8 @@ pub struct Head {
     /// The commit as of which it is.
     pub flush: Position,
     /// How many commits there are more than entries that were ever appended to the branch's log: 0
-    /// where the branch is written. A mirror that began with a later snapshot has fewer.
+    /// where the branch is written from its beginning. A mirror that began with a later snapshot has
+    /// fewer; a branch that took the name of a deleted one goes on with the numbers of its log.
     pub log_base: i64,
     /// The table of remembered requests as of the flush, where the branch is written.
     pub dedup: Option<Address>,
@@ -24,12 +25,12 @@ pub struct Head {
 impl Head {
     /// Number in the log of the entry that is commit `seq + 1`.
     pub fn log_number(&self, seq: u64) -> u64 {
-        seq.wrapping_sub(self.log_base as u64)
+        seq.saturating_add_signed(self.log_base.saturating_neg())
     }
 
     /// The commit before log entry `number`.
     pub fn seq_at(&self, number: u64) -> u64 {
-        number.wrapping_add(self.log_base as u64)
+        number.saturating_add_signed(self.log_base)
     }
 
     /// Its bytes.

@@ -3,7 +3,7 @@
 
 use datahike_core::block::Address;
 use datahike_core::commit::{
-    Dedup, Entry, FlushRecord, Head, Position, decode_batch, encode_batch,
+    CommitId, Dedup, Entry, FlushRecord, Head, Position, decode_batch, encode_batch,
 };
 use datahike_core::db::{Db, DbConfig, SchemaFlexibility};
 use datahike_core::index::{Params, Root, Roots};
@@ -31,6 +31,7 @@ fn sample() -> Entry {
     Entry {
         transactions: vec![ResolvedTx { new_attributes, ..first }, second],
         notes: vec![note(7, 1, 0xaa)],
+        merged: Vec::new(),
     }
 }
 
@@ -46,10 +47,27 @@ fn entries() {
 fn entries_that_purge() {
     let purged = vec![datom(2, FIRST, "Ulm", 1), retracted(2, FIRST, "Ulm", 2)].into();
     let purge = ResolvedTx { purged, ..transaction(3, vec![datom(2, FIRST, "U", 3)]) };
-    let entry = Entry { transactions: vec![purge], notes: Vec::new() };
+    let entry = Entry { transactions: vec![purge], ..Entry::default() };
     let (bytes, at) = entry.encode(&Position::START);
     assert_eq!(hex(&bytes), PURGE_ENTRY);
     assert_eq!(Entry::decode(&bytes, &Position::START).unwrap(), (entry, at));
+}
+
+#[test]
+fn entries_that_merge() {
+    let merged = vec![CommitId([7; 32]), CommitId([8; 32])];
+    let transactions = vec![transaction(1, vec![datom(2, FIRST, "U", 1)])];
+    let entry = Entry { merged, transactions, ..Entry::default() };
+    let (bytes, at) = entry.encode(&Position::START);
+    let expected = MERGE_ENTRY.replace("{07*32}", &"07".repeat(32));
+    assert_eq!(hex(&bytes), expected.replace("{08*32}", &"08".repeat(32)));
+    assert_eq!(Entry::decode(&bytes, &Position::START).unwrap(), (entry.clone(), at));
+    let (batch, _) = encode_batch([bytes.as_slice()], &Position::START).unwrap();
+    let (again, end) = decode_batch(&batch, &Position::START).unwrap();
+    assert_eq!((&again[0].entry, end), (&entry, at));
+    // Who is merged is part of the commit's name.
+    let alone = Entry { merged: Vec::new(), ..entry };
+    assert_ne!(alone.encode(&Position::START).1, at);
 }
 
 #[test]
@@ -72,6 +90,22 @@ fn flush_records() {
     let bytes = FlushRecord::of(&db, at, Some(Address([9; 32])), roots).encode();
     assert_eq!(hex(&bytes), FLUSH_RECORD);
     assert_eq!(FlushRecord::decode(&bytes).unwrap().encode(), bytes);
+}
+
+#[test]
+fn flush_records_of_grafts() {
+    let db = Db::empty(DbConfig::default()).apply_all(&sample().transactions);
+    let parents = vec![CommitId([3; 32]), CommitId([4; 32])];
+    let record = FlushRecord::graft(&db, 9, parents.clone(), Roots::default());
+    assert_eq!(record.at.commit.to_string(), GRAFT);
+    let again = FlushRecord::decode(&record.encode()).unwrap();
+    assert_eq!((again.at, again.graft_id()), (record.at, record.at.commit));
+    assert_eq!(again.grafted, parents);
+    // The id does not depend on which record was before.
+    let later = FlushRecord { previous: Some(Address([9; 32])), ..again };
+    assert_eq!(later.graft_id(), record.at.commit);
+    let others = FlushRecord { grafted: vec![CommitId([3; 32])], ..later };
+    assert_ne!(others.graft_id(), record.at.commit);
 }
 
 #[test]
@@ -104,6 +138,8 @@ const ENTRY: &str = "\
     aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa81808080020203010708036e657708";
 const PURGE_ENTRY: &str =
     "0124000000000104078a969c8dc1680002231e040303556c6d261e0103556c6d00211e04015500";
+const MERGE_ENTRY: &str = "0154000000000002{07*32}{08*32}010005c6f69b8dc168211e04015500";
+const GRAFT: &str = "6e0ac34db4ed532c52c65deeae762efbbb579d73170b78b4f3d148faeda4f1b5";
 const BATCH: &str = "\
     014af71f011902000fc6f69b8dc168010a0463697479046e616d650009e20f0501552124250500041e1e1e020202\
     0003000b2200f00204001e0d03556c6d03556c6d0441756c6d";

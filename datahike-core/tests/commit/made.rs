@@ -1,6 +1,6 @@
 //! Transactions, notes and entries for tests.
 
-use datahike_core::commit::{Entry, Note, RequestId};
+use datahike_core::commit::{CommitId, Entry, Note, RequestId};
 use datahike_core::datom::{AttrId, Datom, TX0};
 use datahike_core::schema::system;
 use datahike_core::tx::ResolvedTx;
@@ -31,7 +31,7 @@ pub(crate) fn transaction(tx: u64, datoms: Vec<Datom>) -> ResolvedTx {
 }
 
 pub(crate) fn entry(transactions: Vec<ResolvedTx>) -> Entry {
-    Entry { transactions, notes: Vec::new() }
+    Entry { transactions, ..Entry::default() }
 }
 
 pub(crate) fn note(client: u128, number: u64, body: u8) -> Note {
@@ -132,8 +132,10 @@ fn any_note() -> impl Strategy<Value = Note> {
 }
 
 pub(crate) fn any_entry() -> impl Strategy<Value = Entry> {
-    (prop::collection::vec(any_transaction(), 1..4), prop::collection::vec(any_note(), 0..3))
-        .prop_map(|(transactions, notes)| Entry { transactions, notes })
+    let merged = prop::collection::vec(any::<[u8; 32]>().prop_map(CommitId), 0..3);
+    let transactions = prop::collection::vec(any_transaction(), 1..4);
+    (merged, transactions, prop::collection::vec(any_note(), 0..3))
+        .prop_map(|(merged, transactions, notes)| Entry { merged, transactions, notes })
 }
 
 /// Cases per property: `COMMIT_CASES` or a quick default.

@@ -51,7 +51,7 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn to_value(&self) -> Value {
-        let Transaction { data, meta, request, .. } = &self.transaction;
+        let Transaction { data, meta, parents, request, .. } = &self.transaction;
         let mut entries = vec![
             (kw!("db").into(), self.database.to_value()),
             (kw!("branch").into(), self.branch.as_str().into()),
@@ -59,6 +59,10 @@ impl Request {
         ];
         if !meta.is_nil() {
             entries.push((kw!("tx-meta").into(), meta.clone()));
+        }
+        if !parents.is_empty() {
+            let parents = parents.iter().map(|id| Value::from(id.to_string()));
+            entries.push((kw!("parents").into(), Value::vector(parents)));
         }
         if let Some(RequestId { client, number }) = request {
             entries.push((kw!("client").into(), Value::Uuid(*client)));
@@ -72,12 +76,16 @@ impl Request {
         let client = value.get(&kw!("client")).and_then(Value::as_uuid);
         let number = value.get(&kw!("request")).and_then(natural);
         let request = client.zip(number).map(|(client, number)| RequestId { client, number });
+        let parents = value.get(&kw!("parents")).and_then(Value::as_slice).unwrap_or_default();
+        let parents = parents.iter().map(|id| id.as_str()?.parse().ok()).collect::<Option<_>>();
+        let no_parents = || Refusal::new("scope/bad-arguments", ":parents are no commit ids");
         Ok(Self {
             database: Name::from_value(value.get(&kw!("db")).ok_or_else(|| missing(":db"))?)?,
             branch: branch_of(value),
             transaction: Transaction {
                 data: value.get(&kw!("tx-data")).ok_or_else(|| missing(":tx-data"))?.clone(),
                 meta: value.get(&kw!("tx-meta")).cloned().unwrap_or_default(),
+                parents: parents.ok_or_else(no_parents)?,
                 request,
                 in_sequence: false,
             },

@@ -31,6 +31,7 @@ pub(super) fn transact<'a>(
         let transaction = Transaction {
             data: arguments.value("tx-data")?.clone(),
             meta: arguments.get("tx-meta").cloned().unwrap_or_default(),
+            parents: Vec::new(),
             request,
             in_sequence: arguments.flag("in-sequence")?,
         };
