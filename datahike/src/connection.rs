@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::kabel::RemoteWriter;
 use crate::past;
 use crate::reports::{TxEvent, TxReports};
-use crate::watch::Watch;
+use crate::watch::{Watch, Watches};
 use crate::writer::{Transacted, Transaction, Writer};
 
 /// A connection to a database. Cheap to clone; all clones are one connection, which ends with
@@ -49,6 +49,7 @@ struct Shared {
     config: Config,
     branch: Arc<Branch>,
     role: Role,
+    watches: Arc<Watches>,
 }
 
 #[derive(Debug)]
@@ -59,16 +60,20 @@ enum Role {
 }
 
 impl Connection {
+    fn new(config: Config, branch: Arc<Branch>, role: Role) -> Self {
+        Self { shared: Arc::new(Shared { config, branch, role, watches: Arc::default() }) }
+    }
+
     pub(crate) fn local(config: Config, branch: Arc<Branch>, writer: Writer) -> Self {
-        Self { shared: Arc::new(Shared { config, branch, role: Role::Writer(writer) }) }
+        Self::new(config, branch, Role::Writer(writer))
     }
 
     pub(crate) fn read_only(config: Config, branch: Arc<Branch>) -> Self {
-        Self { shared: Arc::new(Shared { config, branch, role: Role::Reader }) }
+        Self::new(config, branch, Role::Reader)
     }
 
     pub(crate) fn mirror(config: Config, branch: Arc<Branch>, writer: RemoteWriter) -> Self {
-        Self { shared: Arc::new(Shared { config, branch, role: Role::Mirror(writer) }) }
+        Self::new(config, branch, Role::Mirror(writer))
     }
 
     /// The configuration it was made with.
@@ -233,8 +238,28 @@ impl Connection {
     ///
     /// # Errors
     /// Why the query could not be read or answered.
-    pub fn watch(&self, query: &str, inputs: &[Value]) -> Result<Watch, Error> {
-        Watch::new(self.clone(), query, inputs)
+    pub async fn watch(&self, query: &str, inputs: &[Value]) -> Result<Watch, Error> {
+        let query = Query::parse(query)?;
+        self.shared.watches.watch(&self.shared.branch, &query, inputs).await
+    }
+
+    /// What `pattern` pulls of an entity, and what it pulls after each change to it: the watch has
+    /// one row, the map.
+    ///
+    /// # Errors
+    /// Why the pattern could not be read or the entity not be found.
+    pub async fn watch_pull(&self, pattern: &str, entity: &Value) -> Result<Watch, Error> {
+        Pattern::parse_text(pattern)?;
+        let query = format!("[:find [(pull ?entity {pattern}) ...] :in $ ?entity]");
+        self.watch(&query, std::slice::from_ref(entity)).await
+    }
+
+    /// All attributes of an entity, components in full, and what they are after each change.
+    ///
+    /// # Errors
+    /// If there is no such entity.
+    pub async fn watch_entity(&self, entity: &Value) -> Result<Watch, Error> {
+        self.watch_pull("[*]", entity).await
     }
 
     /// Ready once the transaction shows in [`Connection::db`].

@@ -172,6 +172,12 @@ pub enum Error {
         /// Why.
         source: Arc<SyncError>,
     },
+    /// A watched query could not be answered.
+    #[error(transparent)]
+    Watch {
+        /// Why, for all who watch it.
+        source: Arc<Self>,
+    },
     /// An earlier transaction of a sequence was refused; this one was not looked at.
     #[error(
         "request {refused}, earlier in the sequence, was refused: this one was not carried out"
@@ -238,6 +244,7 @@ impl Error {
             Self::NotDurable { code, .. } | Self::Remote { code, .. } => code,
             Self::Connection { .. } => "connection/failed",
             Self::Mirror { source, .. } => mirror_code(source),
+            Self::Watch { source } => source.code(),
             Self::LogGone { .. } => "log/gone",
             Self::AfterRefusal { .. } => "transact/after-refusal",
             Self::Arguments { .. } => "arguments/invalid",

@@ -1,28 +1,44 @@
-//! Watched queries: the rows that came and went.
+//! Watched queries: the result, then the rows that came and went.
+//!
+//! All watches of a connection are served by one worker. It follows the transactions, asks an index
+//! of attributes, values and entities which queries a transaction may touch, and brings only these
+//! up to date; equal watches share one evaluation.
+
+mod evaluation;
+mod queue;
+mod router;
+mod worker;
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 
 use datahike_core::datom::TxId;
-use datahike_core::query::{self, Context, Input, Query, QueryResult};
+use datahike_core::query::Strategy;
 use datahike_value::Value;
+use futures::{Stream, StreamExt};
 
-use crate::connection::Connection;
+use self::evaluation::{Beginning, Evaluation};
+use self::queue::Queue;
+pub(crate) use self::worker::Watches;
 use crate::error::Error;
-use crate::reports::{TxEvent, TxReports};
 
-/// A query whose result is followed. After each transaction it is run again and compared; when the
-/// consumer is slow, several transactions become one change.
+/// A query whose result is followed: first the rows as they are, then each change, in order and none
+/// left out. A consumer that is slow gets several changes as one.
+///
+/// It is a stream that ends when the connection is released.
 #[derive(Debug)]
 pub struct Watch {
-    connection: Connection,
-    query: Query,
-    inputs: Vec<Value>,
+    watches: Arc<Watches>,
+    evaluation: Arc<Evaluation>,
+    queue: Arc<Queue>,
+    strategy: Strategy,
     rows: BTreeSet<Value>,
     seen: TxId,
-    reports: TxReports,
 }
 
-/// The difference between two results of a watched query.
+/// The difference between two results of a watched query: no row is both added and removed.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Change {
@@ -37,85 +53,63 @@ pub struct Change {
 }
 
 impl Watch {
-    pub(crate) fn new(
-        connection: Connection,
-        query: &str,
-        inputs: &[Value],
-    ) -> Result<Self, Error> {
-        // Listening begins before the first result: what is in both is compared away.
-        let reports = connection.tx_reports();
-        let mut watch = Self {
-            query: Query::parse(query)?,
-            inputs: inputs.to_vec(),
-            rows: BTreeSet::new(),
-            seen: 0,
-            reports,
-            connection,
-        };
-        (watch.rows, watch.seen) = watch.run()?;
-        Ok(watch)
+    fn new(
+        watches: Arc<Watches>,
+        evaluation: Arc<Evaluation>,
+        queue: Arc<Queue>,
+        Beginning { rows, seen, strategy }: Beginning,
+    ) -> Self {
+        Self { watches, evaluation, queue, strategy, rows: rows.into_iter().collect(), seen }
     }
 
-    /// The rows as of the last change. Results that are no relation have one row per element, a
-    /// scalar one row.
+    /// The rows as of the change that was given last. Results that are no relation have one row per
+    /// element, a scalar one row.
     pub fn rows(&self) -> &BTreeSet<Value> {
         &self.rows
+    }
+
+    /// The transaction that the rows are as of; later ones that did not change them may have
+    /// happened.
+    pub fn as_of(&self) -> TxId {
+        self.seen
+    }
+
+    /// How the result is kept up: from deltas, or why it is run again.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
     }
 
     /// The next change; `None` once the connection is released. Transactions that change nothing
     /// in the result pass unseen.
     ///
     /// # Errors
-    /// Why the query could not be answered.
+    /// Why the query could not be answered. It is tried again with the next transaction; what changes
+    /// until then comes with the change after it.
     pub async fn next(&mut self) -> Result<Option<Change>, Error> {
-        while let Some(event) = self.reports.next().await {
-            let mut newest = newest(&event);
-            while let Some(event) = self.reports.try_next() {
-                newest = self::newest(&event);
-            }
-            if newest <= self.seen {
-                continue;
-            }
-            let (rows, seen) = self.run()?;
-            let change = Change {
-                added: rows.difference(&self.rows).cloned().collect(),
-                removed: self.rows.difference(&rows).cloned().collect(),
-                from: self.seen + 1,
-                to: seen,
-            };
-            (self.rows, self.seen) = (rows, seen);
-            if !change.added.is_empty() || !change.removed.is_empty() {
-                return Ok(Some(change));
-            }
-        }
-        Ok(None)
-    }
-
-    fn run(&self) -> Result<(BTreeSet<Value>, TxId), Error> {
-        let db = self.connection.db();
-        let seen = db.max_tx();
-        let inputs: Vec<Input> = std::iter::once(Input::from(db))
-            .chain(self.inputs.iter().cloned().map(Input::from))
-            .collect();
-        let result =
-            self.connection.settle_now(|| query::q(&self.query, &inputs, &Context::default()))?;
-        Ok((rows(result), seen))
+        StreamExt::next(self).await.transpose()
     }
 }
 
-/// Each row of a relation, each element of a collection, the one tuple or value there is.
-fn rows(result: QueryResult) -> BTreeSet<Value> {
-    match result {
-        QueryResult::Relation(rows) => rows.iter().map(|row| Value::vector(row.to_vec())).collect(),
-        QueryResult::Collection(values) | QueryResult::Maps(values) => values.into_iter().collect(),
-        QueryResult::Tuple(row) => row.map(Value::vector).into_iter().collect(),
-        QueryResult::Scalar(value) | QueryResult::Map(value) => value.into_iter().collect(),
+impl Stream for Watch {
+    type Item = Result<Change, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        self.queue.poll(cx).map(|event| {
+            event.map(|event| {
+                let change = event?;
+                change.removed.iter().for_each(|row| {
+                    self.rows.remove(row);
+                });
+                self.rows.extend(change.added.iter().cloned());
+                self.seen = change.to;
+                Ok(change)
+            })
+        })
     }
 }
 
-fn newest(event: &TxEvent) -> TxId {
-    match event {
-        TxEvent::Report(report) => report.tx,
-        TxEvent::Gap { to, .. } => *to,
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.watches.leave(&self.evaluation, &self.queue);
     }
 }

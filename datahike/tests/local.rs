@@ -181,7 +181,7 @@ async fn a_watched_query_tells_what_came_and_went() {
     let config = create_database(&config).await.unwrap();
     let conn = connect(&config).await.unwrap();
     conn.transact(form("[{:db/id 1 :name \"Ada\"}]")).await.unwrap();
-    let mut watch = conn.watch("[:find ?n :where [_ :name ?n]]", &[]).unwrap();
+    let mut watch = conn.watch("[:find ?n :where [_ :name ?n]]", &[]).await.unwrap();
     assert_eq!(watch.rows().len(), 1);
     conn.transact(form("[{:db/id 2 :age 3}]")).await.unwrap();
     let report = conn.transact(form("[{:db/id 1 :name \"Bea\"}]")).await.unwrap();

@@ -56,7 +56,7 @@ async fn main() -> Result<()> {
     let first = mirror("first", &url, &served, folder.path()).await?;
     let second = mirror("second", &url, &served, folder.path()).await?;
 
-    let mut watch = second.connection.watch(WATCHED, &[])?;
+    let mut watch = second.connection.watch(WATCHED, &[]).await?;
     println!("The second client watches the capitals above two million: {}", watch.rows().len());
     let (sent, received) = (first.traffic()?, second.traffic()?);
     println!("The first client transacts {CHANGE}");
