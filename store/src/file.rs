@@ -65,8 +65,8 @@ impl Default for FileOptions {
 
 /// A store in a folder. See the [module documentation](self).
 ///
-/// Opening reads the index of every pack and the newest log segment of every branch, on the calling
-/// thread. Cloning gives another handle to the same open store; the lock is given up with
+/// Opening reads the newest log segment of a branch, and for a writer the index of every pack, on
+/// the calling thread. Cloning gives another handle to the same open store; the lock is given up with
 /// [`close`](Store::close) or the last handle.
 #[derive(Clone)]
 pub struct FileStore {
@@ -366,13 +366,12 @@ impl Inner {
 
     fn contains(&self, addresses: &[Address]) -> Result<Vec<bool>, StoreError> {
         self.check()?;
-        let look = || addresses.iter().map(|address| self.packs.contains(address)).collect();
-        let there: Vec<bool> = look();
+        let there = self.packs.contains(addresses)?;
         if self.writable || there.iter().all(|there| *there) {
             return Ok(there);
         }
         self.packs.rescan()?;
-        Ok(look())
+        self.packs.contains(addresses)
     }
 
     fn commit(&self, batch: &Batch) -> Result<Head, StoreError> {
@@ -468,7 +467,7 @@ impl Inner {
         }
         let logs: Vec<Arc<Log>> = self.logs.lock().values().cloned().collect();
         let (log_bytes, log_files) = self.log_sizes(&logs)?;
-        let (blocks, block_bytes, stored_bytes, pack_files) = self.packs.sizes();
+        let (blocks, block_bytes, stored_bytes, pack_files) = self.packs.sizes()?;
         // Two more: `meta` and `lock`.
         let files = log_files + pack_files + 2;
         Ok(StoreStats { blocks, block_bytes, stored_bytes, log_bytes, files, branches })
@@ -551,7 +550,7 @@ impl Store for FileStore {
         limit: usize,
     ) -> Result<Vec<BlockInfo>, StoreError> {
         self.inner.check()?;
-        Ok(self.inner.packs.list(after, limit))
+        self.inner.packs.list(after, limit)
     }
 
     async fn collect(&self, garbage: &[Address], since: Mark) -> Result<Reclaimed, StoreError> {

@@ -30,6 +30,10 @@ const INDEX_BYTES: usize = 48;
 const TRAILER_BYTES: usize = 32;
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Entries of an index that are looked at at once for one block, and how often. In an index of `n`
+/// evenly spread addresses, two of three are off their place by `sqrt(n) / 2` or less.
+const GUESS_ENTRIES: u64 = 128;
+const GUESSES_MAX: usize = 4;
 
 /// Where a block lies in its pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,19 +51,64 @@ pub(super) struct Pack {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     file: Arc<dyn VfsFile>,
+    index: Index,
+}
+
+/// Where the index of a pack is, and its check.
+#[derive(Clone, Copy, Debug)]
+struct Index {
+    at: u64,
+    count: u32,
+    crc: u32,
 }
 
 impl Pack {
-    /// Opens a pack and reads its index.
-    pub(super) fn open(
-        medium: &Medium,
-        path: PathBuf,
-        number: u64,
-    ) -> Result<(Self, Vec<Place>), StoreError> {
+    /// Opens a pack; its index is not read yet.
+    pub(super) fn open(medium: &Medium, path: PathBuf, number: u64) -> Result<Self, StoreError> {
         let file = medium.vfs.open(&path).map_err(|error| failed("open", &path, error))?;
         let bytes = file.len().map_err(|error| failed("measure", &path, error))?;
-        let places = read_index(&*file, &path, bytes)?;
-        Ok((Self { number, path, bytes, file }, places))
+        let index = Index::locate(&*file, &path, bytes)?;
+        Ok(Self { number, path, bytes, file, index })
+    }
+
+    /// All places in order of address, checked.
+    pub(super) fn places(&self) -> Result<Vec<Place>, StoreError> {
+        self.index.read(&*self.file, &self.path)
+    }
+
+    /// The place of a block, by a look at the part of the index where addresses, which are evenly
+    /// spread, put it. `None` if it is not there: only [`places`](Self::places) can tell that the
+    /// pack does not have it, and only the block's record that this is its place.
+    pub(super) fn guess(&self, address: &Address) -> Result<Option<Place>, StoreError> {
+        let count = u64::from(self.index.count);
+        let prefix =
+            |bytes: &[u8]| bytes.first_chunk().map_or(0, |b| u64::from(u32::from_be_bytes(*b)));
+        let wanted = prefix(address.as_bytes());
+        let mut likely = (wanted * count) >> 32;
+        let mut buffer = [0; GUESS_ENTRIES as usize * INDEX_BYTES];
+        for _ in 0..GUESSES_MAX {
+            let first = likely.min(count.saturating_sub(1)).saturating_sub(GUESS_ENTRIES / 2);
+            let length = GUESS_ENTRIES.min(count - first) as usize * INDEX_BYTES;
+            let part = buffer.get_mut(..length).unwrap_or_default();
+            let read = read_full(&*self.file, part, self.index.at + first * INDEX_BYTES as u64)
+                .map_err(|error| failed("read", &self.path, error))?;
+            let entries = part.get(..read).unwrap_or_default().chunks_exact(INDEX_BYTES);
+            if let Some(entry) = entries.clone().find(|entry| entry.starts_with(address.as_bytes()))
+            {
+                return Ok(decode_place(entry).filter(|place| self.index.holds(place)));
+            }
+            let (Some(low), Some(high)) = (entries.clone().next(), entries.last()) else { break };
+            // From the nearer end of what was seen, how far addresses are apart says how far to go.
+            let (low, high) = (prefix(low), prefix(high));
+            likely = if wanted < low {
+                first.saturating_sub(((low - wanted) * count) >> 32)
+            } else if wanted > high {
+                first + GUESS_ENTRIES + (((wanted - high) * count) >> 32)
+            } else {
+                break;
+            };
+        }
+        Ok(None)
     }
 
     /// The block at this place.
@@ -100,66 +149,81 @@ fn record_head(place: &Place) -> [u8; RECORD_BYTES - 4] {
     head
 }
 
-fn read_index(file: &dyn VfsFile, path: &Path, bytes: u64) -> Result<Vec<Place>, StoreError> {
-    let read = |offset: u64, length: usize| -> Result<Vec<u8>, StoreError> {
-        let mut buffer = vec![0; length];
-        match read_full(file, &mut buffer, offset) {
-            Ok(n) if n == length => Ok(buffer),
-            Ok(_) => Err(corrupt(path, offset, "pack is cut short")),
-            Err(error) => Err(failed("read", path, error)),
+fn read_exact(
+    file: &dyn VfsFile,
+    path: &Path,
+    offset: u64,
+    length: usize,
+) -> Result<Vec<u8>, StoreError> {
+    let mut buffer = vec![0; length];
+    match read_full(file, &mut buffer, offset) {
+        Ok(n) if n == length => Ok(buffer),
+        Ok(_) => Err(corrupt(path, offset, "pack is cut short")),
+        Err(error) => Err(failed("read", path, error)),
+    }
+}
+
+impl Index {
+    fn locate(file: &dyn VfsFile, path: &Path, bytes: u64) -> Result<Self, StoreError> {
+        let header = read_exact(file, path, 0, HEADER_BYTES)?;
+        if header.get(..8) != Some(&MAGIC[..]) {
+            return Err(corrupt(path, 0, "not a pack"));
         }
-    };
-    let header = read(0, HEADER_BYTES)?;
-    if header.get(..8) != Some(&MAGIC[..]) {
-        return Err(corrupt(path, 0, "not a pack"));
-    }
-    match number_u32(&header, 8) {
-        Some(VERSION) => {}
-        Some(found) if found > VERSION => {
-            return Err(StoreError::Version { path: path.to_owned(), found, supported: VERSION });
+        match number_u32(&header, 8) {
+            Some(VERSION) => {}
+            Some(found) if found > VERSION => {
+                let path = path.to_owned();
+                return Err(StoreError::Version { path, found, supported: VERSION });
+            }
+            _ => return Err(corrupt(path, 8, "unknown pack version")),
         }
-        _ => return Err(corrupt(path, 8, "unknown pack version")),
+        if header.get(12..) != Some(&[0; 4]) {
+            return Err(corrupt(path, 12, "reserved bytes are not zero"));
+        }
+        let Some(trailer_at) = bytes.checked_sub(TRAILER_BYTES as u64) else {
+            return Err(corrupt(path, bytes, "pack is cut short"));
+        };
+        let trailer = read_exact(file, path, trailer_at, TRAILER_BYTES)?;
+        let sound = trailer.get(24..) == Some(&END_MAGIC[..])
+            && trailer.get(20..24) == Some(&[0; 4])
+            && trailer.get(..16).map(crc32fast::hash) == number_u32(&trailer, 16);
+        let (Some(at), Some(count), Some(crc), true) =
+            (number_u64(&trailer, 0), number_u32(&trailer, 8), number_u32(&trailer, 12), sound)
+        else {
+            return Err(corrupt(path, trailer_at, "pack trailer fails its check"));
+        };
+        // The file itself bounds what is allocated for its index.
+        let length = u64::from(count) * INDEX_BYTES as u64;
+        if at.checked_add(length) != Some(trailer_at) || at < HEADER_BYTES as u64 {
+            return Err(corrupt(path, trailer_at, "pack index has the wrong size"));
+        }
+        Ok(Self { at, count, crc })
     }
-    if header.get(12..) != Some(&[0; 4]) {
-        return Err(corrupt(path, 12, "reserved bytes are not zero"));
+
+    fn read(&self, file: &dyn VfsFile, path: &Path) -> Result<Vec<Place>, StoreError> {
+        let index = read_exact(file, path, self.at, self.count as usize * INDEX_BYTES)?;
+        if crc32fast::hash(&index) != self.crc {
+            return Err(corrupt(path, self.at, "pack index fails its check"));
+        }
+        let mut places: Vec<Place> = Vec::with_capacity(self.count as usize);
+        for (n, entry) in index.chunks_exact(INDEX_BYTES).enumerate() {
+            let at = self.at + (n * INDEX_BYTES) as u64;
+            let rises =
+                |place: &Place| places.last().is_none_or(|last| last.address < place.address);
+            let place = decode_place(entry).filter(|place| self.holds(place) && rises(place));
+            places.push(place.ok_or_else(|| corrupt(path, at, "bad index entry"))?);
+        }
+        Ok(places)
     }
-    let Some(trailer_at) = bytes.checked_sub(TRAILER_BYTES as u64) else {
-        return Err(corrupt(path, bytes, "pack is cut short"));
-    };
-    let trailer = read(trailer_at, TRAILER_BYTES)?;
-    let sound = trailer.get(24..) == Some(&END_MAGIC[..])
-        && trailer.get(20..24) == Some(&[0; 4])
-        && trailer.get(..16).map(crc32fast::hash) == number_u32(&trailer, 16);
-    let (Some(index_at), Some(count), Some(crc), true) =
-        (number_u64(&trailer, 0), number_u32(&trailer, 8), number_u32(&trailer, 12), sound)
-    else {
-        return Err(corrupt(path, trailer_at, "pack trailer fails its check"));
-    };
-    // The file itself bounds what is allocated for its index.
-    let length = u64::from(count) * INDEX_BYTES as u64;
-    if index_at.checked_add(length) != Some(trailer_at) || index_at < HEADER_BYTES as u64 {
-        return Err(corrupt(path, trailer_at, "pack index has the wrong size"));
-    }
-    let index = read(index_at, length as usize)?;
-    if crc32fast::hash(&index) != crc {
-        return Err(corrupt(path, index_at, "pack index fails its check"));
-    }
-    let mut places: Vec<Place> = Vec::with_capacity(count as usize);
-    for (n, entry) in index.chunks_exact(INDEX_BYTES).enumerate() {
-        let at = index_at + (n * INDEX_BYTES) as u64;
-        let place = decode_place(entry).ok_or_else(|| corrupt(path, at, "bad index entry"))?;
+
+    /// Whether a block can lie at this place.
+    fn holds(&self, place: &Place) -> bool {
         let end = place.offset.checked_add(RECORD_BYTES as u64 + u64::from(place.stored));
-        let sound = place.offset >= HEADER_BYTES as u64
-            && end.is_some_and(|end| end <= index_at)
+        place.offset >= HEADER_BYTES as u64
+            && end.is_some_and(|end| end <= self.at)
             && place.raw as usize <= BLOCK_BYTES_MAX
             && place.stored <= place.raw
-            && places.last().is_none_or(|last| last.address < place.address);
-        if !sound {
-            return Err(corrupt(path, at, "bad index entry"));
-        }
-        places.push(place);
     }
-    Ok(places)
 }
 
 fn decode_place(entry: &[u8]) -> Option<Place> {
@@ -278,7 +342,8 @@ impl<'a> PackWriter<'a> {
         self.write()?;
         self.medium.publish(&*self.file, &self.temporary, &path)?;
         self.named = true;
-        let pack = Pack { number, path, bytes: self.written, file: Arc::clone(&self.file) };
+        let index = Index { at: index_at, count: places.len() as u32, crc };
+        let pack = Pack { number, path, bytes: self.written, file: Arc::clone(&self.file), index };
         Ok((pack, places))
     }
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::medium::{Medium, failed, is_gone};
 use super::pack::{Pack, PackWriter, Place};
@@ -20,6 +21,8 @@ const PACK_BYTES: u64 = 1 << 30;
 const RETIRED_MAX: usize = 64;
 /// How often a reader looks again when files vanish while it looks.
 const RESCANS_MAX: usize = 16;
+/// Blocks that are looked for in parts of indexes before the indexes are read.
+const GUESSES_MAX: usize = 64;
 
 /// The blocks of a file store.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(super) struct Packs {
     state: RwLock<State>,
     /// Held by whoever changes the files, so that "is there already" stays true until it is used.
     writer: Mutex<()>,
+    /// Looks into the indexes of packs that are unread.
+    guesses: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +41,10 @@ struct State {
     files: BTreeMap<u64, Arc<Pack>>,
     /// Files that are gone from the folder, oldest first; only a reader has any.
     retired: BTreeSet<u64>,
+    /// The blocks of all packs but the unread.
     blocks: BTreeMap<Address, Location>,
+    /// Packs whose index was not read yet: whoever wants a few blocks needs a part of it.
+    unread: BTreeSet<u64>,
     clock: u64,
     next: u64,
 }
@@ -59,20 +67,45 @@ impl Location {
 impl State {
     fn add(&mut self, pack: Pack, places: &[Place], put: Option<u64>) {
         let number = pack.number;
-        self.next = self.next.max(number + 1);
-        self.files.insert(number, Arc::new(pack));
+        self.open(pack);
+        self.insert(number, places, put);
+    }
+
+    fn open(&mut self, pack: Pack) {
+        self.next = self.next.max(pack.number + 1);
+        self.files.insert(pack.number, Arc::new(pack));
+    }
+
+    fn insert(&mut self, pack: u64, places: &[Place], put: Option<u64>) {
+        let location = |place: &Place, put| Location {
+            pack,
+            offset: place.offset,
+            stored: place.stored,
+            raw: place.raw,
+            put,
+        };
+        if self.blocks.is_empty() {
+            let put = put.unwrap_or(0);
+            self.blocks =
+                places.iter().map(|place| (place.address, location(place, put))).collect();
+            return;
+        }
         for place in places {
             // What moves from pack to pack keeps the time it was put.
             let old = self.blocks.get(&place.address).map_or(0, |location| location.put);
-            let location = Location {
-                pack: number,
-                offset: place.offset,
-                stored: place.stored,
-                raw: place.raw,
-                put: put.unwrap_or(old),
-            };
-            self.blocks.insert(place.address, location);
+            self.blocks.insert(place.address, location(place, put.unwrap_or(old)));
         }
+    }
+
+    /// Reads the indexes that were not read yet.
+    fn read_indexes(&mut self) -> Result<(), StoreError> {
+        while let Some(number) = self.unread.first().copied() {
+            if let Some(pack) = self.files.get(&number).cloned() {
+                self.insert(number, &pack.places()?, None);
+            }
+            self.unread.remove(&number);
+        }
+        Ok(())
     }
 
     /// Keeps files that lost their name for the blocks that are nowhere else.
@@ -99,9 +132,10 @@ impl State {
 }
 
 impl Packs {
-    /// Reads the indexes of all packs in the folder.
+    /// Opens all packs in the folder.
     pub(super) fn open(medium: Arc<Medium>, dir: PathBuf) -> Result<Self, StoreError> {
-        let packs = Self { medium, dir, state: RwLock::default(), writer: Mutex::new(()) };
+        let (state, guesses) = (RwLock::default(), AtomicUsize::new(0));
+        let packs = Self { medium, dir, state, writer: Mutex::new(()), guesses };
         packs.rescan()?;
         Ok(packs)
     }
@@ -117,6 +151,7 @@ impl Packs {
         // A pack found here may have its name from a process that died before it was durable.
         self.medium.sync_dir(&self.dir)?;
         let mut state = self.state.write();
+        state.read_indexes()?;
         let used: HashSet<u64> = state.blocks.values().map(|location| location.pack).collect();
         state.files.retain(|number, pack| {
             let keep = used.contains(number);
@@ -129,15 +164,51 @@ impl Packs {
     }
 
     pub(super) fn get(&self, address: &Address) -> Result<Option<Bytes>, StoreError> {
-        let found = self.state.read().find(address);
-        match found {
+        let (found, unread) = {
+            let state = self.state.read();
+            let found = state.find(address);
+            let unread: Vec<Arc<Pack>> = match found {
+                Some(_) => Vec::new(),
+                None => {
+                    state.unread.iter().rev().filter_map(|n| state.files.get(n)).cloned().collect()
+                }
+            };
+            (found, unread)
+        };
+        if let Some((pack, place)) = found {
+            return pack.block(&place).map(Some);
+        }
+        if unread.is_empty() {
+            return Ok(None);
+        }
+        if self.guesses.fetch_add(1, Ordering::Relaxed) < GUESSES_MAX {
+            for pack in unread {
+                if let Some(place) = pack.guess(address)? {
+                    return pack.block(&place).map(Some);
+                }
+            }
+        }
+        match self.indexed()?.find(address) {
             Some((pack, place)) => pack.block(&place).map(Some),
             None => Ok(None),
         }
     }
 
-    pub(super) fn contains(&self, address: &Address) -> bool {
-        self.state.read().blocks.contains_key(address)
+    pub(super) fn contains(&self, addresses: &[Address]) -> Result<Vec<bool>, StoreError> {
+        let state = self.indexed()?;
+        Ok(addresses.iter().map(|address| state.blocks.contains_key(address)).collect())
+    }
+
+    /// The state, with all blocks of all packs.
+    fn indexed(&self) -> Result<RwLockReadGuard<'_, State>, StoreError> {
+        loop {
+            let state = self.state.read();
+            if state.unread.is_empty() {
+                return Ok(state);
+            }
+            drop(state);
+            self.state.write().read_indexes()?;
+        }
     }
 
     /// Takes in packs that a writer in another process made, and lets go of none that were known:
@@ -162,10 +233,14 @@ impl Packs {
                 }
             }
             let mut state = self.state.write();
-            for (pack, places) in opened {
-                state.add(pack, &places, None);
+            for pack in opened {
+                state.unread.insert(pack.number);
+                state.open(pack);
             }
-            state.retire(known.difference(&there).copied());
+            if !known.is_subset(&there) {
+                state.read_indexes()?;
+                state.retire(known.difference(&there).copied());
+            }
             if !vanished {
                 break;
             }
@@ -177,7 +252,7 @@ impl Packs {
     pub(super) fn put(&self, blocks: &[(Address, Bytes)]) -> Result<(), StoreError> {
         let _writer = self.writer.lock();
         self.medium.check()?;
-        let fresh = self.touch(blocks);
+        let fresh = self.touch(blocks)?;
         if !fresh.is_empty() {
             let (number, path) = self.next();
             let mut pack = PackWriter::create(&self.medium, &path)?;
@@ -193,8 +268,9 @@ impl Packs {
     }
 
     /// Marks what is there as put now; the rest, each once.
-    fn touch(&self, blocks: &[(Address, Bytes)]) -> Vec<(Address, Bytes)> {
+    fn touch(&self, blocks: &[(Address, Bytes)]) -> Result<Vec<(Address, Bytes)>, StoreError> {
         let mut state = self.state.write();
+        state.read_indexes()?;
         state.clock += 1;
         let clock = state.clock;
         let mut fresh = BTreeMap::new();
@@ -206,7 +282,7 @@ impl Packs {
                 }
             }
         }
-        fresh.into_iter().collect()
+        Ok(fresh.into_iter().collect())
     }
 
     /// Joins the smaller half of the packs when there are too many.
@@ -236,11 +312,15 @@ impl Packs {
         Mark(self.state.read().clock)
     }
 
-    pub(super) fn list(&self, after: Option<Address>, limit: usize) -> Vec<BlockInfo> {
+    pub(super) fn list(
+        &self,
+        after: Option<Address>,
+        limit: usize,
+    ) -> Result<Vec<BlockInfo>, StoreError> {
         let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let state = self.state.read();
+        let state = self.indexed()?;
         let page = state.blocks.range((lower, Bound::Unbounded)).take(limit);
-        page.map(|(address, l)| BlockInfo { address: *address, bytes: l.raw.into() }).collect()
+        Ok(page.map(|(address, l)| BlockInfo { address: *address, bytes: l.raw.into() }).collect())
     }
 
     pub(super) fn collect(
@@ -251,7 +331,7 @@ impl Packs {
         let _writer = self.writer.lock();
         self.medium.check()?;
         let (doomed, packs) = {
-            let state = self.state.read();
+            let state = self.indexed()?;
             let mut doomed = HashSet::new();
             let mut packs = BTreeMap::new();
             for address in garbage {
@@ -279,7 +359,7 @@ impl Packs {
     fn rewrite(&self, old: &[Arc<Pack>], doomed: &HashSet<Address>) -> Result<(), StoreError> {
         let numbers: HashMap<u64, &Arc<Pack>> = old.iter().map(|p| (p.number, p)).collect();
         let mut living: Vec<(u64, Place)> = {
-            let state = self.state.read();
+            let state = self.indexed()?;
             let inside = state.blocks.iter().filter(|(address, location)| {
                 numbers.contains_key(&location.pack) && !doomed.contains(address)
             });
@@ -327,12 +407,12 @@ impl Packs {
     }
 
     /// Blocks, their bytes uncompressed, bytes of the files, files.
-    pub(super) fn sizes(&self) -> (u64, u64, u64, u64) {
-        let state = self.state.read();
+    pub(super) fn sizes(&self) -> Result<(u64, u64, u64, u64), StoreError> {
+        let state = self.indexed()?;
         let raw = state.blocks.values().map(|location| u64::from(location.raw)).sum();
         let living = state.files.iter().filter(|(number, _)| !state.retired.contains(number));
         let stored = living.clone().map(|(_, pack)| pack.bytes).sum();
-        (state.blocks.len() as u64, raw, stored, living.count() as u64)
+        Ok((state.blocks.len() as u64, raw, stored, living.count() as u64))
     }
 
     fn stored_bytes(&self) -> u64 {

@@ -36,6 +36,9 @@ const FRAME_BODY_BYTES: usize = 31;
 const FRAME_END: u8 = 0xa5;
 /// A commit at its limit, with the fixed fields around it.
 const FRAME_BODY_MAX: usize = COMMIT_BYTES_MAX + 64;
+const CHUNK_MIN: usize = 4 << 10;
+/// Bytes that are looked at at once for what lies behind the last frame.
+const PIECE_BYTES: usize = 16 << 10;
 const COMMIT: u8 = 1;
 const DELETE: u8 = 2;
 
@@ -233,7 +236,9 @@ pub(super) struct Frames<'a> {
     file: &'a dyn VfsFile,
     path: &'a Path,
     salt: u32,
+    /// Bytes of the next read, doubled with each up to this many.
     chunk: usize,
+    chunk_max: usize,
     /// Where the next frame begins.
     pub(super) offset: u64,
     buffer: Vec<u8>,
@@ -241,15 +246,16 @@ pub(super) struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Reads from `offset` in pieces of `chunk` bytes.
+    /// Reads from `offset` in pieces of at most `chunk_max` bytes, the first ones smaller.
     pub(super) fn new(
         file: &'a Arc<dyn VfsFile>,
         path: &'a Path,
         salt: u32,
         offset: u64,
-        chunk: usize,
+        chunk_max: usize,
     ) -> Self {
-        Self { file: &**file, path, salt, chunk, offset, buffer: Vec::new(), buffer_at: offset }
+        let (buffer, chunk) = (Vec::new(), CHUNK_MIN.min(chunk_max));
+        Self { file: &**file, path, salt, chunk, chunk_max, offset, buffer, buffer_at: offset }
     }
 
     pub(super) fn next(&mut self) -> Result<Step, StoreError> {
@@ -313,6 +319,7 @@ impl<'a> Frames<'a> {
                 .map_err(|error| failed("read", self.path, error))?;
             self.buffer.truncate(read);
             self.buffer_at = offset;
+            self.chunk = (self.chunk * 2).min(self.chunk_max);
         }
         let skip = (offset - self.buffer_at) as usize;
         Ok(self.buffer.get(skip..skip + length))
@@ -340,9 +347,24 @@ pub(super) fn inspect_tail(
     offset: u64,
     revision: u64,
 ) -> Result<Tail, StoreError> {
-    let end = file.len().map_err(|error| failed("measure", path, error))?;
+    let failed = |error| failed("read", path, error);
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = offset;
+    // Nearly always there are zeros only.
+    let end = loop {
+        let read = read_full(file, &mut piece, at).map_err(failed)?;
+        let (words, rest) = piece.get(..read).unwrap_or_default().as_chunks::<16>();
+        let zero = words.iter().fold(0, |all, word| all | u128::from_ne_bytes(*word)) == 0;
+        if !zero || rest.iter().any(|byte| *byte != 0) {
+            break file.len().map_err(failed)?;
+        }
+        if read < PIECE_BYTES {
+            return Ok(Tail::Clean);
+        }
+        at += read as u64;
+    };
     let mut bytes = vec![0; end.saturating_sub(offset) as usize];
-    let read = read_full(file, &mut bytes, offset).map_err(|error| failed("read", path, error))?;
+    let read = read_full(file, &mut bytes, offset).map_err(failed)?;
     bytes.truncate(read);
     let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { return Ok(Tail::Clean) };
     // Frames begin at multiples of eight; the torn one begins at 0.
