@@ -1,4 +1,5 @@
-//! EDN values: the model, one total order over all of them, EDN text, and a serde bridge.
+//! EDN values: the model, one total order over all of them, EDN text, the formats of other languages,
+//! and a serde bridge.
 //!
 //! This crate knows nothing of datoms, stores or peers and does no IO.
 //!
@@ -17,6 +18,7 @@
 //! by hand answers for its own stack.
 
 mod bridge;
+pub mod codec;
 pub mod edn;
 mod instant;
 mod keyword;

@@ -6,6 +6,8 @@ mod any;
 mod bad_input;
 #[path = "values/bridge.rs"]
 mod bridge;
+#[path = "values/codec.rs"]
+mod codec;
 #[path = "values/order.rs"]
 mod order;
 #[path = "values/text.rs"]
