@@ -5,8 +5,10 @@
 //! [`crate::datom`].
 
 mod datoms;
+mod equality;
 mod error;
 mod lookup;
+mod metrics;
 mod scan;
 mod view;
 
@@ -18,9 +20,9 @@ use datahike_value::{Keyword, Value};
 pub use self::datoms::{Components, Datoms};
 pub use self::error::DbError;
 pub(crate) use self::error::did_you_mean;
+pub use self::metrics::Metrics;
 pub use self::scan::Scan;
 pub use self::view::{Filter, TimePoint, View};
-use crate::block::Missing;
 use crate::datom::{AttrId, Datom, EntityId, HIGH_ENTITIES, LOW_ENTITIES_END, TX0, TxId};
 use crate::index::{Indexes, Params, Range};
 use crate::schema::{Attribute, Schema, system};
@@ -363,24 +365,6 @@ impl Db {
         base.schema = schema;
         base.add(tx);
         Self { base: Arc::new(base), view: None }
-    }
-
-    /// Whether both show the same datoms (by ident, in the current view of each).
-    ///
-    /// # Errors
-    /// If blocks are missing.
-    pub fn same_datoms(&self, other: &Self) -> Result<bool, Missing> {
-        let mut ours = self.all_datoms();
-        let mut theirs = other.all_datoms();
-        loop {
-            match (ours.next().transpose()?, theirs.next().transpose()?) {
-                (None, None) => return Ok(true),
-                (Some(a), Some(b))
-                    if (a.e, &a.v, a.tx, a.added) == (b.e, &b.v, b.tx, b.added)
-                        && self.schema().ident(a.a) == other.schema().ident(b.a) => {}
-                _ => return Ok(false),
-            }
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Entities: walking from attribute to attribute, reading only what is asked for.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use datahike_value::{Keyword, Value, kw};
 use hashbrown::HashSet;
@@ -32,7 +33,7 @@ pub struct Entity {
 }
 
 /// What stands under an attribute of an entity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntityValue {
     /// The value of an attribute that holds one.
@@ -45,7 +46,47 @@ pub enum EntityValue {
     Entities(Vec<Entity>),
 }
 
+/// Equal are entities of one id in equal databases.
+impl PartialEq for Entity {
+    fn eq(&self, other: &Self) -> bool {
+        self.e == other.e && self.db == other.db
+    }
+}
+
+impl Eq for Entity {}
+
+impl Hash for Entity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.e.hash(state);
+    }
+}
+
 impl EntityValue {
+    /// The one value, if it is one.
+    pub fn as_value(&self) -> Option<&Value> {
+        match self {
+            Self::One(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The one entity, if it is one.
+    pub fn as_entity(&self) -> Option<&Entity> {
+        match self {
+            Self::Entity(entity) => Some(entity),
+            _ => None,
+        }
+    }
+
+    /// The entities, one or many.
+    pub fn entities(&self) -> &[Entity] {
+        match self {
+            Self::Entity(entity) => std::slice::from_ref(entity),
+            Self::Entities(entities) => entities,
+            Self::One(_) | Self::Many(_) => &[],
+        }
+    }
+
     /// As a plain value: sets for many, `{:db/id …}` for entities.
     pub fn to_value(&self) -> Value {
         match self {
@@ -106,6 +147,23 @@ impl Entity {
             }
             None => Ok(None),
         }
+    }
+
+    /// The attributes that it has, in the order of their idents.
+    ///
+    /// # Errors
+    /// If blocks are missing.
+    pub fn keys(&self) -> Result<Vec<Keyword>, DbError> {
+        let mut keys = Vec::new();
+        for datom in self.db.scan(&Range::eavt(self.e, None, None)) {
+            let ident = self.db.schema().ident(datom?.a);
+            if keys.last() != Some(ident) {
+                keys.push(ident.clone());
+            }
+        }
+        keys.sort();
+        keys.dedup();
+        Ok(keys)
     }
 
     /// Everything about the entity as a map: sets for attributes that hold many, `{:db/id …}` for

@@ -88,6 +88,12 @@ impl Schema {
         self.attribute_refs
     }
 
+    /// Whether both give the same attributes the same numbers, so that datoms can be compared.
+    pub(crate) fn same_numbers(&self, other: &Self) -> bool {
+        self.attributes.len() == other.attributes.len()
+            && self.attributes.iter().zip(&other.attributes).all(|(a, b)| a.ident == b.ident)
+    }
+
     /// How many attributes have a number.
     pub fn len(&self) -> usize {
         self.attributes.len()

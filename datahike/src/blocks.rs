@@ -162,7 +162,8 @@ impl Blocks {
         Ok(bytes)
     }
 
-    fn verify(address: &Address, bytes: &Bytes) -> Result<(), Error> {
+    /// Recomputes the address of a block.
+    pub(crate) fn verify(address: &Address, bytes: &Bytes) -> Result<(), Error> {
         let found = Address::of(bytes);
         if found == *address {
             return Ok(());

@@ -20,6 +20,7 @@ use crate::blocks::Blocks;
 use crate::error::Error;
 use crate::past;
 use crate::reports::Reports;
+use crate::versioning::{no_branch, present};
 
 /// Bytes of log read at once while a branch is loaded.
 const LOG_BYTES_AT_ONCE: usize = 4 << 20;
@@ -203,12 +204,11 @@ pub(crate) struct Loaded {
 /// Reads a branch: its flush record, and the log after it.
 ///
 /// # Errors
-/// [`Error::NoDatabase`] if the store has no such branch; what the store fails with.
+/// [`Error::NoBranch`] if the store has no such branch; what the store fails with.
 pub(crate) async fn load(blocks: &Arc<Blocks>, branch: &str) -> Result<Loaded, Error> {
     let store = blocks.store();
-    let stored = store.head(branch).await?.ok_or_else(|| Error::NoDatabase {
-        place: format!("{}, branch {branch}", store.describe()),
-    })?;
+    let stored = store.head(branch).await?.filter(|head| present(Some(head)));
+    let Some(stored) = stored else { return Err(no_branch(store.as_ref(), branch).await?) };
     let head = Head::decode(&stored.record)?;
     let record = FlushRecord::decode(&blocks.read(&head.flush_record).await?)?;
     let mut dedup = match &head.dedup {

@@ -14,6 +14,7 @@ use crate::branch::MIRROR_NOTES;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::mirror::unfinished;
+use crate::versioning::present;
 use crate::worker::now_ms;
 
 /// Addresses asked of the store at once.
@@ -67,6 +68,9 @@ pub async fn compact(connection: &Connection, keep: Keep) -> Result<Compacted, E
                     hint: "let the mirror catch up first",
                 });
             }
+            continue;
+        }
+        if !present(Some(&head)) {
             continue;
         }
         let head = Head::decode(&head.record)?;

@@ -122,7 +122,7 @@ fn refuse_remote_peer(config: &Config) -> Result<(), Error> {
 }
 
 async fn connect_local(config: &Config) -> Result<Connection, Error> {
-    let store = open_store(&config.store, Access::Write)?;
+    let store = open_store(config, Access::Write)?;
     let blocks = Arc::new(Blocks::new(store, config.cache_bytes()));
     let loaded = branch::load(&blocks, &config.branch).await?;
     check(config, &loaded.snapshot.db)?;
@@ -132,7 +132,7 @@ async fn connect_local(config: &Config) -> Result<Connection, Error> {
 }
 
 async fn connect_read_only(config: &Config) -> Result<Connection, Error> {
-    let store = open_store(&config.store, Access::Read)?;
+    let store = open_store(config, Access::Read)?;
     let blocks = Arc::new(Blocks::new(store, config.cache_bytes()));
     let loaded = branch::load(&blocks, &config.branch).await?;
     check(config, &loaded.snapshot.db)?;
@@ -147,21 +147,24 @@ pub(crate) enum Access {
 }
 
 #[cfg_attr(target_family = "wasm", expect(unused_variables, reason = "a browser has no files"))]
-pub(crate) fn open_store(config: &StoreConfig, access: Access) -> Result<Arc<dyn Store>, Error> {
+pub(crate) fn open_store(config: &Config, access: Access) -> Result<Arc<dyn Store>, Error> {
     let no_database = |place: String| Error::NoDatabase { place };
-    let store: Arc<dyn Store> = match config.lasting() {
+    let store: Arc<dyn Store> = match config.store.lasting() {
         StoreConfig::Memory { id } => {
             let store = MEMORY.get(&id.uuid()).map(|store| store.handle());
             Arc::new(store.ok_or_else(|| no_database(format!("memory store {}", id.uuid())))?)
         }
         #[cfg(not(target_family = "wasm"))]
         StoreConfig::File { path, .. } => {
-            let opened = match access {
-                Access::Read => FileStore::open_read_only(path, FileOptions::default()),
-                Access::Write => FileStore::open(path, FileOptions::default()),
+            let opened: Result<Arc<dyn Store>, StoreError> = match access {
+                Access::Read => FileStore::open_read_only(path, FileOptions::default())
+                    .map(|store| Arc::new(store) as _),
+                Access::Write => {
+                    crate::shared::open(path, &config.branch).map(|store| Arc::new(store) as _)
+                }
             };
             match opened {
-                Ok(store) => Arc::new(store),
+                Ok(store) => store,
                 Err(StoreError::NotFound { path }) => {
                     return Err(no_database(path.display().to_string()));
                 }
@@ -170,7 +173,7 @@ pub(crate) fn open_store(config: &StoreConfig, access: Access) -> Result<Arc<dyn
         }
         other => return Err(unavailable(other)),
     };
-    if let Some(id) = config.id()
+    if let Some(id) = config.store.id()
         && id.uuid() != store.identity().id
     {
         return Err(Error::Mismatch {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datahike_core::block::{Address, Missing};
-use datahike_core::commit::{CommitError, DedupError};
+use datahike_core::commit::{CommitError, CommitId, DedupError, VerifyError};
 use datahike_core::datom::TxId;
 use datahike_core::db::DbError;
 use datahike_core::query::QueryError;
@@ -74,6 +74,53 @@ pub enum Error {
         /// Where it was looked for.
         place: String,
     },
+    /// The store has no such branch.
+    #[error("there is no branch {branch}, only {}", .known.join(", "))]
+    NoBranch {
+        /// The name.
+        branch: String,
+        /// The branches that there are.
+        known: Vec<String>,
+    },
+    /// There is a branch already.
+    #[error("branch {branch} exists: delete it first, or take another name")]
+    BranchExists {
+        /// Its name.
+        branch: String,
+    },
+    /// The branch that every database has cannot be deleted.
+    #[error("branch {branch} cannot be deleted: delete the database, or force the branch")]
+    MainBranch {
+        /// Its name.
+        branch: String,
+    },
+    /// No branch of the store leads to this commit.
+    #[error("no branch leads to commit {commit}{reason}")]
+    NoCommit {
+        /// The commit.
+        commit: CommitId,
+        /// Why it may have been there, as the rest of a sentence; empty if nothing was given back.
+        reason: String,
+    },
+    /// A commit was to have more parents than it may.
+    #[error("a commit cannot have {parents} parents, {max} are allowed: merge in steps")]
+    TooManyParents {
+        /// How many.
+        parents: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The stored trees of a snapshot are not those that its commits make.
+    #[error("the indexes stored for commit {commit}, number {seq}, are not those of its datoms")]
+    OtherIndexes {
+        /// Number of the commit.
+        seq: u64,
+        /// The commit.
+        commit: CommitId,
+    },
+    /// The indexes of a snapshot do not hold what they should.
+    #[error(transparent)]
+    Indexes(#[from] VerifyError),
     /// There is a database already.
     #[error("a database exists at {place}: delete it first, or connect to it")]
     DatabaseExists {
@@ -227,13 +274,19 @@ impl Error {
             Self::Store(StoreError::NoSpace { .. }) => "store/no-space",
             Self::Store(StoreError::ReadOnly) | Self::ReadOnly { .. } => "connection/read-only",
             Self::Store(StoreError::Corrupt { .. }) => "store/corrupt",
+            Self::Store(StoreError::InvalidBranch { .. }) => "branch/name",
             Self::Store(_) => "store/failed",
-            Self::Commit(_) => "store/corrupt",
+            Self::Commit(_) | Self::OtherIndexes { .. } | Self::Indexes(_) => "store/corrupt",
             Self::BlockLost { .. } => "block/lost",
             Self::BlockDamaged { .. } => "block/damaged",
             Self::NotAtOnce { .. } | Self::FetchRounds { .. } => "block/missing",
             Self::NoDatabase { .. } => "database/missing",
             Self::DatabaseExists { .. } => "database/exists",
+            Self::NoBranch { .. } => "branch/missing",
+            Self::BranchExists { .. } => "branch/exists",
+            Self::MainBranch { .. } => "branch/main",
+            Self::NoCommit { .. } => "commit/missing",
+            Self::TooManyParents { .. } => "commit/too-many-parents",
             Self::Mismatch { .. } => "config/mismatch",
             Self::Unavailable { .. } => "config/unavailable",
             Self::WriterLost { .. } => "writer/lost",
@@ -278,6 +331,12 @@ fn mirror_code(error: &SyncError) -> &str {
 impl From<Missing> for Error {
     fn from(missing: Missing) -> Self {
         Self::Db(missing.into())
+    }
+}
+
+impl Faulting for VerifyError {
+    fn missing(&self) -> Option<&Missing> {
+        Self::missing(self)
     }
 }
 

@@ -18,6 +18,9 @@ pub mod mirror;
 pub mod ops;
 mod past;
 mod reports;
+#[cfg(not(target_family = "wasm"))]
+mod shared;
+mod versioning;
 mod watch;
 mod worker;
 mod writer;
@@ -31,6 +34,7 @@ pub use connection::Connection;
 pub use database::{connect, create_database, database_exists, delete_database};
 pub use error::Error;
 pub use reports::{TxEvent, TxReports, WAITING_REPORTS_MAX};
+pub use versioning::{Commit, Cut, Revision, Verification, VerifiedBranch, verify};
 pub use watch::{Change, Watch};
 pub use writer::{TRANSACTION_BYTES_MAX, Transacted, Transaction};
 

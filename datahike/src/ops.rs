@@ -4,6 +4,7 @@
 //! Arguments are a map of keywords; the result is a value. [`OPERATIONS`] is the table.
 
 mod arguments;
+mod branches;
 mod read;
 mod write;
 
@@ -119,6 +120,14 @@ const AS_OF: Argument =
     optional("as-of", "transaction id or instant: the state at that time, inclusive");
 const SINCE: Argument = optional("since", "transaction id or instant: only what came after it");
 const HISTORY: Argument = optional("history", "true: everything asserted or retracted, ever");
+const AT: Argument = optional("at", "branch or commit id: its state instead of the newest");
+const CLIENT: Argument =
+    optional("client", "uuid of who asks; with :request, the transaction happens once");
+const REQUEST: Argument = optional("request", "the client's number for it, counted up from 1");
+const IN_SEQUENCE: Argument =
+    optional("in-sequence", "true: refuse it once an earlier request of the client was");
+const TX_DATA: Argument = required("tx-data", "a vector of maps and operations");
+const TX_META: Argument = optional("tx-meta", "attributes of the transaction itself, a map");
 
 /// All operations, by name.
 pub const OPERATIONS: &[Operation] = &[
@@ -129,6 +138,24 @@ pub const OPERATIONS: &[Operation] = &[
         arguments: &[DB, required("after", "transaction id")],
         pure: true,
         run: Run::Database(read::wait),
+    },
+    Operation {
+        name: "branch",
+        doc: "Makes a branch that begins where another one or a commit is: {:commit … :seq n}.",
+        arguments: &[
+            DB,
+            required("name", "its name"),
+            optional("from", "branch or commit id; the branch of the database unless told"),
+        ],
+        pure: false,
+        run: Run::Database(branches::branch),
+    },
+    Operation {
+        name: "branches",
+        doc: "The names of the branches, a set of keywords.",
+        arguments: &[DB],
+        pure: true,
+        run: Run::Database(branches::branches),
     },
     Operation {
         name: "create",
@@ -147,6 +174,7 @@ pub const OPERATIONS: &[Operation] = &[
             DB,
             required("index", ":eavt, :aevt or :avet"),
             optional("components", "leading components in the order of the index"),
+            AT,
             AS_OF,
             SINCE,
             HISTORY,
@@ -164,6 +192,13 @@ pub const OPERATIONS: &[Operation] = &[
         run: Run::Host(write::delete),
     },
     Operation {
+        name: "delete-branch",
+        doc: "Removes a branch. What only it reaches goes with the next compaction.",
+        arguments: &[DB, required("name", "its name")],
+        pure: false,
+        run: Run::Database(branches::delete),
+    },
+    Operation {
         name: "export",
         doc: "Everything asserted or retracted, ever, in the order of entities, page by page: \
               {:datoms [[e a v tx added] …] :next e :basis tx}.",
@@ -176,11 +211,62 @@ pub const OPERATIONS: &[Operation] = &[
         run: Run::Database(read::export),
     },
     Operation {
+        name: "history",
+        doc: "The commits that lead to a branch or commit, newest first: [{:commit … :seq n \
+              :parents […] :transactions […] :instant …} …].",
+        arguments: &[
+            DB,
+            optional("at", "branch or commit id; the branch of the database unless told"),
+            optional("limit", "at most so many; 100 unless told"),
+        ],
+        pure: true,
+        run: Run::Database(branches::history),
+    },
+    Operation {
+        name: "index-range",
+        doc: "Datoms of an indexed attribute by value, from :start to :end, both included.",
+        arguments: &[
+            DB,
+            required("attrid", "the attribute"),
+            optional("start", "the least value"),
+            optional("end", "the greatest value"),
+            AT,
+            AS_OF,
+            SINCE,
+            HISTORY,
+            optional("limit", "at most so many; 10,000 unless told"),
+        ],
+        pure: true,
+        run: Run::Database(read::index_range),
+    },
+    Operation {
         name: "list",
         doc: "The databases that are served: [{:name … :id …} …].",
         arguments: &[],
         pure: true,
         run: Run::Host(write::list),
+    },
+    Operation {
+        name: "merge",
+        doc: "Carries out a transaction whose commit has these parents besides the newest; returns \
+              what transact does. What of them is to be here, the transaction says.",
+        arguments: &[
+            DB,
+            required("parents", "a vector of branches and commit ids"),
+            TX_DATA,
+            TX_META,
+            CLIENT,
+            REQUEST,
+        ],
+        pure: false,
+        run: Run::Database(write::merge),
+    },
+    Operation {
+        name: "metrics",
+        doc: "Counts of datoms, in all and by attribute.",
+        arguments: &[DB, AT, AS_OF, SINCE, HISTORY, optional("entities", "true: by entity too")],
+        pure: true,
+        run: Run::Database(read::metrics),
     },
     Operation {
         name: "pull",
@@ -189,6 +275,7 @@ pub const OPERATIONS: &[Operation] = &[
             DB,
             required("pattern", "pull pattern"),
             required("entity", "id, lookup ref or ident"),
+            AT,
             AS_OF,
             SINCE,
             HISTORY,
@@ -203,6 +290,7 @@ pub const OPERATIONS: &[Operation] = &[
             DB,
             required("query", "the query"),
             optional("inputs", "its other inputs, a vector"),
+            AT,
             AS_OF,
             SINCE,
             HISTORY,
@@ -212,9 +300,16 @@ pub const OPERATIONS: &[Operation] = &[
         run: Run::Database(read::query),
     },
     Operation {
+        name: "reverse-schema",
+        doc: "From properties to the attributes that have them.",
+        arguments: &[DB, AT],
+        pure: true,
+        run: Run::Database(read::reverse_schema),
+    },
+    Operation {
         name: "schema",
         doc: "Every attribute that was declared, with its definition.",
-        arguments: &[DB],
+        arguments: &[DB, AT],
         pure: true,
         run: Run::Database(read::schema),
     },
@@ -228,16 +323,23 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "transact",
         doc: "Carries out a transaction and returns {:tx … :tx-instant … :tempids {…} :datoms n}.",
-        arguments: &[
-            DB,
-            required("tx-data", "a vector of maps and operations"),
-            optional("tx-meta", "attributes of the transaction itself, a map"),
-            optional("client", "uuid of who asks; with :request, the transaction happens once"),
-            optional("request", "the client's number for it, counted up from 1"),
-            optional("in-sequence", "true: refuse it once an earlier request of the client was"),
-        ],
+        arguments: &[DB, TX_DATA, TX_META, CLIENT, REQUEST, IN_SEQUENCE],
         pure: false,
         run: Run::Database(write::transact),
+    },
+    Operation {
+        name: "verify",
+        doc: "Recomputes the address of every block and the id of every commit that is there, back \
+              to the first, and says for each branch how far that is.",
+        arguments: &[
+            DB,
+            optional(
+                "deep",
+                "true: makes the indexes of every snapshot again and checks those of the newest",
+            ),
+        ],
+        pure: true,
+        run: Run::Database(branches::check),
     },
 ];
 

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::flush::Flush;
 pub(crate) use self::flush::{record_of, write_out};
 use crate::branch::{Branch, BranchEvent, Loaded, Snapshot};
+use crate::versioning::check_merged;
 use crate::error::Error;
 use crate::worker;
 
@@ -299,6 +300,9 @@ impl Worker {
             && let Some(refused) = self.refused.get(&client).filter(|refused| **refused < number)
         {
             return Err(Error::AfterRefusal { refused: *refused });
+        if !transaction.parents.is_empty() {
+            check_merged(&self.branch, &transaction.parents).await?;
+        }
         }
         let options = TxOptions::at(worker::now_ms()).with_meta(transaction.meta.clone());
         let blocks = self.branch.blocks();

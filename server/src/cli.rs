@@ -60,6 +60,18 @@ pub(crate) enum Command {
     Export(Export),
     /// Print sizes and counts.
     Stats(Reading),
+    /// Make a branch.
+    Branch(Branch),
+    /// List the branches.
+    Branches(Target),
+    /// Remove a branch; its space is given back by the next compaction.
+    DeleteBranch(DeleteBranch),
+    /// Apply a transaction whose commit has several parents.
+    Merge(Merge),
+    /// List commits, newest first, one a line.
+    History(History),
+    /// Recompute every address and commit id, back to the first commit.
+    Verify(Verify),
     /// Write out what waits in memory, and give back the space of what no one can reach.
     Compact(Compact),
     /// Keep a local copy of a database at a server.
@@ -76,6 +88,9 @@ pub(crate) struct Target {
     pub db: Place,
     #[command(flatten)]
     pub access: Access,
+    /// The branch of a file: database to work on.
+    #[arg(long, default_value = "db", value_name = "BRANCH")]
+    pub branch: String,
 }
 
 /// How to reach a server.
@@ -92,6 +107,9 @@ pub(crate) struct Access {
 /// Which state of a database to read.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct View {
+    /// At this branch or commit id instead of the newest commit.
+    #[arg(long, value_name = "REVISION")]
+    pub at: Option<String>,
     /// As it was at this transaction id or instant.
     #[arg(long, value_name = "T")]
     pub as_of: Option<String>,
@@ -264,6 +282,61 @@ pub(crate) struct Export {
     /// Where to; standard output unless given.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Branch {
+    #[command(flatten)]
+    pub target: Target,
+    /// Its name.
+    #[arg(value_name = "BRANCH")]
+    pub name: String,
+    /// The branch or commit id where it begins; the newest commit unless given.
+    #[arg(long, value_name = "REVISION")]
+    pub from: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteBranch {
+    #[command(flatten)]
+    pub target: Target,
+    /// Its name.
+    #[arg(value_name = "BRANCH")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Merge {
+    #[command(flatten)]
+    pub target: Target,
+    /// The transaction data as EDN: what of the parents is to be in the branch; `@FILE` reads it
+    /// from a file.
+    #[arg(value_name = "TX-DATA")]
+    pub data: String,
+    /// The branches and commit ids that are parents besides the newest commit.
+    #[arg(value_name = "REVISION", required = true)]
+    pub parents: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    #[command(flatten)]
+    pub target: Target,
+    /// The branch or commit id to begin with.
+    #[arg(long, value_name = "REVISION")]
+    pub at: Option<String>,
+    /// At most this many.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub target: Target,
+    /// Also make the indexes of every snapshot again from its commits, and check order and counts.
+    #[arg(long)]
+    pub deep: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! One function per command.
 
+mod branches;
 mod export;
 mod manage;
 mod mirror;
@@ -29,6 +30,12 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Stats(args) => manage::stats(args).await,
+        Command::Branch(args) => branches::branch(args).await,
+        Command::Branches(args) => branches::branches(args).await,
+        Command::DeleteBranch(args) => branches::delete(args).await,
+        Command::Merge(args) => branches::merge(args).await,
+        Command::History(args) => branches::history(args).await,
+        Command::Verify(args) => branches::verify(args).await,
         Command::Compact(args) => manage::compact(args).await,
         Command::Mirror(args) => mirror::run(args).await,
         Command::Watch(args) => watch::run(args).await,
@@ -64,6 +71,7 @@ fn view(view: &View) -> Result<Vec<(&'static str, Value)>, Failure> {
     Ok(vec![
         ("as-of", point("--as-of", &view.as_of)?),
         ("since", point("--since", &view.since)?),
+        ("at", view.at.as_deref().map(Value::from).unwrap_or_default()),
         ("history", if view.history { true.into() } else { Value::Nil }),
     ])
 }

@@ -9,7 +9,7 @@ use datahike::peer::{self, TokioRuntime};
 use datahike::scope::{InvokeError, InvokeOptions};
 use datahike::{Config, Connection, Error, Value, connect, kw};
 
-use crate::cli::Access;
+use crate::cli::{Access, Target};
 use crate::failure::Failure;
 use crate::place::Place;
 
@@ -51,23 +51,27 @@ pub(crate) enum Attempt {
 
 impl Session {
     /// Opens for reading; a server or another process may write meanwhile.
-    pub(crate) async fn read(place: &Place, access: &Access) -> Result<Self, Failure> {
-        Self::open(place, access, WriterConfig::ReadOnly).await
+    pub(crate) async fn read(target: &Target) -> Result<Self, Failure> {
+        Self::open(target, WriterConfig::ReadOnly).await
     }
 
     /// Opens for writing.
-    pub(crate) async fn write(place: &Place, access: &Access) -> Result<Self, Failure> {
-        Self::open(place, access, WriterConfig::Local).await
+    pub(crate) async fn write(target: &Target) -> Result<Self, Failure> {
+        Self::open(target, WriterConfig::Local).await
     }
 
-    async fn open(place: &Place, access: &Access, writer: WriterConfig) -> Result<Self, Failure> {
-        match place {
+    async fn open(target: &Target, writer: WriterConfig) -> Result<Self, Failure> {
+        match &target.db {
             Place::File(folder) => {
-                let opened = connect(&Config::file(folder).writer(writer)).await;
-                Ok(Self::Local(opened?))
+                let config = Config::file(folder).writer(writer).branch(&target.branch);
+                Ok(Self::Local(connect(&config).await?))
+            }
+            Place::Server(_) if target.branch != Config::BRANCH => {
+                let text = format!("{}: --branch works on file: databases", target.db);
+                Err(Failure::usage(text).hint("to read another branch, say --at BRANCH"))
             }
             Place::Server(at) => {
-                let session = RemoteSession::connect(&at.url, access).await?;
+                let session = RemoteSession::connect(&at.url, &target.access).await?;
                 Ok(Self::Remote(session.with_database(at.name.as_str().into())))
             }
         }

@@ -12,7 +12,7 @@ use crate::index::{Index, Prefix, Range};
 use crate::schema::system;
 
 /// A point in a database's time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimePoint {
     /// A transaction.
     Tx(TxId),
@@ -96,6 +96,24 @@ impl View {
     /// Whether a filter is part of it.
     pub fn is_filtered(&self) -> bool {
         !self.filters.is_empty()
+    }
+
+    /// Whether it was made like another one, of the same points and filters in any order.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let sorted = |points: &[TimePoint]| {
+            let mut points = points.to_vec();
+            points.sort_unstable();
+            points.dedup();
+            points
+        };
+        let has = |filters: &[(Db, Filter)], wanted: &Filter| {
+            filters.iter().any(|(_, filter)| Arc::ptr_eq(filter, wanted))
+        };
+        self.history == other.history
+            && sorted(&self.as_of) == sorted(&other.as_of)
+            && sorted(&self.since) == sorted(&other.since)
+            && self.filters.iter().all(|(_, filter)| has(&other.filters, filter))
+            && other.filters.iter().all(|(_, filter)| has(&self.filters, filter))
     }
 
     pub(crate) fn passes(&self, datom: &Datom) -> bool {

@@ -200,7 +200,7 @@ impl Remote {
     /// what the local store fails with.
     pub async fn mirror(&self, config: &Config) -> Result<Connection, Error> {
         let name = name_in(config)?;
-        let (store, known) = match database::open_store(&config.store, Access::Write) {
+        let (store, known) = match database::open_store(config, Access::Write) {
             Ok(store) => (store, true),
             Err(Error::NoDatabase { .. }) => {
                 let described = self.describe_database(&name.to_value()).await?;

@@ -2,6 +2,7 @@ use datahike_value::{Keyword, Uuid, Value};
 
 use super::Operation;
 use crate::error::Error;
+use crate::versioning::Revision;
 
 /// The arguments of one call, checked against what the operation takes.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +87,22 @@ impl<'a> Arguments<'a> {
     pub(super) fn items(&self, name: &str) -> Result<&'a [Value], Error> {
         let Some(value) = self.get(name) else { return Ok(&[]) };
         value.as_slice().ok_or_else(|| self.wrong(&format!(":{name} is no vector: {value}")))
+    }
+
+    pub(super) fn revision(&self, name: &str) -> Result<Option<Revision>, Error> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let revision = Revision::from_value(value);
+        let wrong = || self.wrong(&format!(":{name} names neither a branch nor a commit: {value}"));
+        revision.map(Some).ok_or_else(wrong)
+    }
+
+    /// A branch by its name, a keyword or string.
+    pub(super) fn branch(&self, name: &str) -> Result<&'a str, Error> {
+        match self.value(name)? {
+            Value::Keyword(branch) => Ok(branch.text()),
+            Value::Str(branch) => Ok(branch),
+            other => Err(self.wrong(&format!(":{name} is no keyword: {other}"))),
+        }
     }
 
     pub(super) fn wrong(&self, reason: &str) -> Error {

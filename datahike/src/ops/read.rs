@@ -11,6 +11,7 @@ use datahike_value::{Value, kw};
 use super::{Arguments, Bounds};
 use crate::connection::Connection;
 use crate::error::Error;
+use crate::versioning::Revision;
 
 /// Datoms in one answer, unless told.
 const DATOMS: u64 = 10_000;
@@ -23,9 +24,13 @@ const PAGE_BYTES: usize = 2 << 20;
 
 type Answer<'a> = BoxFuture<'a, Result<Value, Error>>;
 
-/// The database as of, since, or with all of its history, as arguments say.
-fn view(connection: &Connection, arguments: &Arguments<'_>) -> Result<Db, Error> {
-    let mut db = connection.db();
+/// The database at a branch or commit, as of, since, or with all of its history, as arguments say.
+async fn view(connection: &Connection, arguments: &Arguments<'_>) -> Result<Db, Error> {
+    let mut db = match arguments.revision("at")? {
+        None => connection.db(),
+        Some(Revision::Branch(branch)) => connection.branch_as_db(&branch).await?,
+        Some(Revision::Commit(commit)) => connection.commit_as_db(commit).await?,
+    };
     let point = |name| match arguments.get(name) {
         None => Ok(None),
         Some(value) => at_point(value).map(Some).ok_or_else(|| {
@@ -56,7 +61,7 @@ pub(super) fn query<'a>(
 ) -> Answer<'a> {
     Box::pin(async move {
         let query = Query::from_value(arguments.value("query")?)?;
-        let db = view(connection, &arguments)?;
+        let db = view(connection, &arguments).await?;
         let rest = arguments.items("inputs")?.iter().cloned().map(Input::from);
         let inputs: Vec<Input> = std::iter::once(Input::from(db)).chain(rest).collect();
         let context = Context { budget: bounds.budget(), ..Context::default() };
@@ -79,7 +84,7 @@ pub(super) fn pull<'a>(
             form => Pattern::parse(form)?,
         };
         let entity = arguments.value("entity")?;
-        let db = view(connection, &arguments)?;
+        let db = view(connection, &arguments).await?;
         let context = PullContext { budget: bounds.budget(), ..PullContext::default() };
         connection.settle(|| pull::pull_with(&db, &pattern, entity, &context)).await
     })
@@ -102,7 +107,7 @@ pub(super) fn datoms<'a>(
         let limit = usize::try_from(arguments.natural("limit")?.unwrap_or(DATOMS));
         let (offset, limit) = (offset.unwrap_or(usize::MAX), limit.unwrap_or(usize::MAX));
         let limit = limit.min(bounds.rows);
-        let db = view(connection, &arguments)?;
+        let db = view(connection, &arguments).await?;
         let found = connection
             .settle(|| {
                 db.datoms(index, &components)?
@@ -162,8 +167,57 @@ fn page(db: &Db, from: EntityId) -> Result<(Vec<Value>, Option<EntityId>), DbErr
     Ok((found, None))
 }
 
-pub(super) fn schema<'a>(connection: &'a Connection, _: Arguments<'a>, _: Bounds) -> Answer<'a> {
-    Box::pin(async move { Ok(connection.db().schema().to_value()) })
+pub(super) fn index_range<'a>(
+    connection: &'a Connection,
+    arguments: Arguments<'a>,
+    bounds: Bounds,
+) -> Answer<'a> {
+    Box::pin(async move {
+        let attribute = arguments.value("attrid")?;
+        let [start, end] = ["start", "end"].map(|key| arguments.get(key).cloned());
+        let (start, end) = (start.unwrap_or_default(), end.unwrap_or_default());
+        let limit = usize::try_from(arguments.natural("limit")?.unwrap_or(DATOMS));
+        let limit = limit.unwrap_or(usize::MAX).min(bounds.rows);
+        let db = view(connection, &arguments).await?;
+        let range = || {
+            db.index_range(attribute, &start, &end)?
+                .take(limit)
+                .map(|datom| Ok(db.datom_value(&datom?)))
+                .collect::<Result<Vec<Value>, DbError>>()
+        };
+        Ok(Value::vector(connection.settle(range).await?))
+    })
+}
+
+pub(super) fn metrics<'a>(
+    connection: &'a Connection,
+    arguments: Arguments<'a>,
+    _: Bounds,
+) -> Answer<'a> {
+    Box::pin(async move {
+        let db = view(connection, &arguments).await?;
+        let mut metrics = connection.settle(|| db.metrics()).await?;
+        if !arguments.flag("entities")? {
+            metrics.per_entity.clear();
+        }
+        Ok(metrics.to_value(&db))
+    })
+}
+
+pub(super) fn schema<'a>(
+    connection: &'a Connection,
+    arguments: Arguments<'a>,
+    _: Bounds,
+) -> Answer<'a> {
+    Box::pin(async move { Ok(view(connection, &arguments).await?.schema().to_value()) })
+}
+
+pub(super) fn reverse_schema<'a>(
+    connection: &'a Connection,
+    arguments: Arguments<'a>,
+    _: Bounds,
+) -> Answer<'a> {
+    Box::pin(async move { Ok(view(connection, &arguments).await?.schema().reverse()) })
 }
 
 pub(super) fn statistics<'a>(

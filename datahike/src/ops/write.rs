@@ -13,6 +13,7 @@ use super::{Arguments, Bounds, Host};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
+use crate::versioning::Revision;
 use crate::writer::{Transacted, Transaction};
 
 type Answer<'a> = BoxFuture<'a, Result<Value, Error>>;
@@ -23,20 +24,40 @@ pub(super) fn transact<'a>(
     _: Bounds,
 ) -> Answer<'a> {
     Box::pin(async move {
-        let request = match (arguments.uuid("client")?, arguments.natural("request")?) {
-            (Some(client), Some(number)) => Some(RequestId { client, number }),
-            (None, None) => None,
-            _ => return Err(arguments.wrong(":client and :request go together")),
-        };
-        let transaction = Transaction {
-            data: arguments.value("tx-data")?.clone(),
-            meta: arguments.get("tx-meta").cloned().unwrap_or_default(),
-            parents: Vec::new(),
-            request,
-            in_sequence: arguments.flag("in-sequence")?,
-        };
-        let transacted = connection.transact_with(transaction).await?;
+        let transacted = connection.transact_with(transaction(&arguments)?).await?;
         report(connection, &transacted).await
+    })
+}
+
+pub(super) fn merge<'a>(
+    connection: &'a Connection,
+    arguments: Arguments<'a>,
+    _: Bounds,
+) -> Answer<'a> {
+    Box::pin(async move {
+        let parents: Vec<Revision> = arguments
+            .items("parents")?
+            .iter()
+            .map(Revision::from_value)
+            .collect::<Option<_>>()
+            .ok_or_else(|| arguments.wrong(":parents are no branches and commits"))?;
+        let transacted = connection.merge_with(&parents, transaction(&arguments)?).await?;
+        report(connection, &transacted).await
+    })
+}
+
+fn transaction(arguments: &Arguments<'_>) -> Result<Transaction, Error> {
+    let request = match (arguments.uuid("client")?, arguments.natural("request")?) {
+        (Some(client), Some(number)) => Some(RequestId { client, number }),
+        (None, None) => None,
+        _ => return Err(arguments.wrong(":client and :request go together")),
+    };
+    Ok(Transaction {
+        data: arguments.value("tx-data")?.clone(),
+        meta: arguments.get("tx-meta").cloned().unwrap_or_default(),
+        parents: Vec::new(),
+        request,
+        in_sequence: arguments.flag("in-sequence")?,
     })
 }
 

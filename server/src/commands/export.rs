@@ -40,7 +40,7 @@ async fn write(args: &Export, out: &mut impl Write) -> Result<(), Failure> {
             }
         }
         Place::Server(_) => {
-            let session = Session::read(&args.target.db, &args.target.access).await?;
+            let session = Session::read(&args.target).await?;
             let (mut from, mut basis) = (Value::Nil, Value::Nil);
             loop {
                 let page = session.call("export", [("from", from), ("basis", basis)]).await?;

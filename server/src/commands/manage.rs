@@ -116,7 +116,7 @@ pub(crate) fn databases_in(folder: &Path) -> Result<Vec<String>, Failure> {
 }
 
 pub(super) async fn stats(args: Reading) -> Result<(), Failure> {
-    let session = Session::read(&args.target.db, &args.target.access).await?;
+    let session = Session::read(&args.target).await?;
     let stats = session.call("stats", []).await?;
     output::map(&stats, output::format_or_default(args.format))?;
     session.close().await

@@ -24,7 +24,7 @@ pub(super) async fn q(args: Query) -> Result<(), Failure> {
     if args.explain {
         arguments.push(("explain", true.into()));
     }
-    let session = Session::read(&args.target.db, &args.target.access).await?;
+    let session = Session::read(&args.target).await?;
     let found = session.call("q", arguments).await?;
     match (args.explain, &found) {
         (true, Value::Str(plan)) => output::line(plan.trim_end())?,
@@ -40,7 +40,7 @@ pub(super) async fn pull(args: Pull) -> Result<(), Failure> {
     let mut arguments = view(&args.view)?;
     arguments.push(("pattern", form("PATTERN", &args.pattern)?));
     arguments.push(("entity", form("ENTITY", &args.entity)?));
-    let session = Session::read(&args.target.db, &args.target.access).await?;
+    let session = Session::read(&args.target).await?;
     let found = session.call("pull", arguments).await?;
     output::map(&found, output::format_or_default(args.format))?;
     session.close().await
@@ -80,7 +80,7 @@ pub(super) async fn datoms(args: Datoms) -> Result<(), Failure> {
             }
         }
         Place::Server(_) => {
-            let session = Session::read(&args.target.db, &args.target.access).await?;
+            let session = Session::read(&args.target).await?;
             let mut offset = 0;
             while offset < limit {
                 let wanted = PAGE.min(limit - offset);

@@ -24,7 +24,7 @@ pub(super) async fn run(args: Transact) -> Result<(), Failure> {
         path => Box::new(File::open(path).map_err(|e| Failure::from(e).at(path))?),
     };
     let name = if args.file == "-" { "standard input".to_owned() } else { args.file.clone() };
-    let session = Session::write(&args.target.db, &args.target.access).await?;
+    let session = Session::write(&args.target).await?;
     let in_flight = usize::from(args.in_flight);
     let (sender, mut forms) = mpsc::channel(in_flight);
     // Reading may wait for a terminal or a pipe: on a thread of its own.

@@ -18,7 +18,7 @@ pub(super) async fn run(args: Watch) -> Result<(), Failure> {
     let query = form("QUERY", &args.query)?;
     let inputs = forms("INPUT", &args.inputs)?;
     let shape = Shape::of(&query);
-    let session = Session::read(&args.target.db, &args.target.access).await?;
+    let session = Session::read(&args.target).await?;
     let mut rows = BTreeSet::new();
     let mut changes = 0;
     let mut seen = None;
