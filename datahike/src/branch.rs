@@ -186,6 +186,11 @@ impl Branch {
         self.current.store(Arc::new(snapshot));
     }
 
+    /// The newest transaction that shows in [`Branch::snapshot`], and every change of what shows.
+    pub(crate) fn newest(&self) -> watch::Receiver<TxId> {
+        self.newest.subscribe()
+    }
+
     /// Ready once transaction `tx` shows in [`Branch::snapshot`].
     pub(crate) async fn reached(&self, tx: TxId) -> Result<(), Error> {
         let mut newest = self.newest.subscribe();

@@ -1,10 +1,13 @@
 //! Both sides of a mirrored database, as the synchronisation protocol asks for them.
 
+mod log;
 mod meta;
+mod passed;
 mod replica;
 mod source;
 
 pub(crate) use meta::unfinished;
+pub(crate) use passed::Leads;
 pub use replica::{Resets, StoreReplica};
 pub use source::BranchSource;
 

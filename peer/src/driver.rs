@@ -1,8 +1,9 @@
 //! The one loop that does IO: transport, session, layers and queue of one connection.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,18 +18,18 @@ use crate::middleware::Flow;
 use crate::rt::{BoxFuture, Time};
 use crate::serializer::{Edn, Serializer};
 use crate::session::{Agreement, Effect, Session};
-use crate::transport::{Received, Transport};
+use crate::transport::Received;
+use crate::wire::Wire;
 
 /// Frames handled before what waits to go out is written.
 const INBOUND_BATCH: usize = 32;
 
 pub(crate) struct Driver {
-    transport: Box<dyn Transport>,
     session: Session,
     connection: Connection,
-    outgoing: VecDeque<Bytes>,
     inbound_budget: usize,
-    unflushed: bool,
+    /// The hello is done, and the transport was not told yet.
+    opens: bool,
     deciding: Option<BoxFuture<'static, Result<Principal, Refusal>>>,
     timer: Option<(Time, BoxFuture<'static, ()>)>,
     wakes: BTreeSet<(Time, usize)>,
@@ -47,20 +48,13 @@ enum Event {
 }
 
 impl Driver {
-    pub(crate) fn new(
-        transport: Box<dyn Transport>,
-        session: Session,
-        first: Vec<Effect>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    pub(crate) fn new(session: Session, first: Vec<Effect>, shared: Arc<Shared>) -> Self {
         let layers = shared.peer.layers.len();
         let mut driver = Self {
-            transport,
             session,
             connection: Connection::new(shared, layers),
-            outgoing: VecDeque::new(),
             inbound_budget: INBOUND_BATCH,
-            unflushed: false,
+            opens: false,
             deciding: None,
             timer: None,
             wakes: BTreeSet::new(),
@@ -73,11 +67,36 @@ impl Driver {
     }
 
     pub(crate) async fn run(mut self) {
-        while self.closing.is_none() && self.ended.is_none() {
-            let event = poll_fn(|cx| self.poll(cx)).await;
-            self.handle(event);
-        }
+        poll_fn(|cx| self.drive(cx)).await;
         self.finish_closing().await;
+    }
+
+    /// Handles what happens until there is nothing more, or an end begins. What is sent meanwhile,
+    /// here or on another thread, leaves in one write.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = self.shared().clone();
+        shared.waker.register(cx.waker());
+        shared.driving.store(true, Ordering::SeqCst);
+        let mut wire = shared.wire.lock();
+        while self.closing.is_none() && self.ended.is_none() {
+            if let Poll::Ready(event) = self.poll(cx, &mut wire) {
+                self.handle(event);
+                if std::mem::take(&mut self.opens) {
+                    if let Some(transport) = wire.transport() {
+                        transport.opened();
+                    }
+                }
+                continue;
+            }
+            // Senders rely on the driver until here, so it looks once more.
+            shared.driving.store(false, Ordering::SeqCst);
+            if !wire.is_empty() || shared.queue.lock().frames.is_empty() {
+                return Poll::Pending;
+            }
+            shared.driving.store(true, Ordering::SeqCst);
+        }
+        shared.driving.store(false, Ordering::SeqCst);
+        Poll::Ready(())
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -89,10 +108,10 @@ impl Driver {
     }
 
     /// Inbound first: replies to all that is already here then leave in one write.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.connection.shared.waker.register(cx.waker());
+    fn poll(&mut self, cx: &mut Context<'_>, wire: &mut Wire) -> Poll<Event> {
         if self.inbound_budget > 0
-            && let Poll::Ready(received) = self.transport.poll_receive(cx)
+            && let Some(transport) = wire.transport()
+            && let Poll::Ready(received) = transport.poll_receive(cx)
         {
             self.inbound_budget -= 1;
             return Poll::Ready(Event::Received(received));
@@ -106,10 +125,12 @@ impl Driver {
         if self.poll_timer(cx).is_ready() {
             return Poll::Ready(Event::Timer);
         }
-        match self.poll_write(cx) {
-            Err(error) => return Poll::Ready(Event::Failed(error)),
-            Ok(true) => return Poll::Ready(Event::Room),
-            Ok(false) => {}
+        wire.write(cx, &self.connection.shared.queue);
+        if let Some(error) = wire.take_failure() {
+            return Poll::Ready(Event::Failed(error));
+        }
+        if self.makes_room() {
+            return Poll::Ready(Event::Room);
         }
         if let Some(close) = self.take_close() {
             return Poll::Ready(Event::CloseAsked(close));
@@ -148,41 +169,14 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// Hands what waits to the transport and flushes once. Says whether somebody waits for the room
-    /// that this made.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, TransportError> {
-        let mut written = 0;
-        let mut blocked = false;
-        loop {
-            if self.outgoing.is_empty() {
-                std::mem::swap(&mut self.outgoing, &mut self.connection.shared.queue.lock().frames);
-                if self.outgoing.is_empty() {
-                    break;
-                }
-            }
-            match self.transport.poll_ready(cx)? {
-                Poll::Pending => {
-                    blocked = true;
-                    break;
-                }
-                Poll::Ready(()) => {
-                    let Some(frame) = self.outgoing.pop_front() else { break };
-                    written += frame.len();
-                    self.transport.send(frame)?;
-                    self.unflushed = true;
-                }
-            }
-        }
-        if self.unflushed && !blocked && self.transport.poll_flush(cx)?.is_ready() {
-            self.unflushed = false;
-        }
-        let mut queue = self.connection.shared.queue.lock();
-        queue.bytes = queue.bytes.saturating_sub(written);
+    /// Whether somebody waits for room, and there is some.
+    fn makes_room(&self) -> bool {
+        let mut queue = self.shared().queue.lock();
         let room = queue.wanted && queue.bytes <= self.connection.limits().outbound_bytes / 2;
         if room {
             queue.wanted = false;
         }
-        Ok(room)
+        room
     }
 
     fn handle(&mut self, event: Event) {
@@ -353,7 +347,7 @@ impl Driver {
         if self.shared().opened.set(opened).is_err() {
             return;
         }
-        self.transport.opened();
+        self.opens = true;
         for position in 0..peer.layers.len() {
             self.connection.with_layer(position, |layer, cx| layer.connected(cx));
         }
@@ -381,17 +375,21 @@ impl Driver {
         };
         let runtime = self.connection.runtime().clone();
         let limit = self.connection.limits().close;
+        let shared = self.shared().clone();
         let polite = poll_fn(|cx| {
+            let mut wire = shared.wire.lock();
             // A peer that is dead or floods would only hold up the close.
             let drain = close.code != Close::DEAD && close.code != Close::TRY_AGAIN;
-            if drain && self.ended.is_none() {
-                match self.poll_write(cx) {
-                    Ok(_) if !self.outgoing.is_empty() || self.unflushed => return Poll::Pending,
-                    Ok(_) => {}
-                    Err(_) => return Poll::Ready(()),
-                }
+            if drain && self.ended.is_none() && !wire.write(cx, &shared.queue) {
+                return match wire.take_failure() {
+                    Some(_) => Poll::Ready(()),
+                    None => Poll::Pending,
+                };
             }
-            self.transport.poll_close(cx, &close).map(|_| ())
+            match wire.transport() {
+                Some(transport) => transport.poll_close(cx, &close).map(|_| ()),
+                None => Poll::Ready(()),
+            }
         });
         let _ = crate::rt::within(&*runtime, limit, polite).await;
         self.end(close);
@@ -422,5 +420,6 @@ impl Drop for Driver {
         shared.peer.forget(&self.connection);
         shared.phase.send_replace(Phase::Ended(ended));
         shared.room.notify_waiters();
+        shared.wire.lock().cut();
     }
 }

@@ -28,6 +28,7 @@ mod logging;
 mod message;
 mod middleware;
 mod peer;
+mod wire;
 
 /// The values that messages are made of.
 pub use datahike_value as value;

@@ -25,6 +25,7 @@ use crate::rt::SharedRuntime;
 use crate::serializer::{Edn, MessagePack, Serializer};
 use crate::session::{Introduction, Session};
 use crate::transport::{Dial, Transport};
+use crate::wire::Wire;
 
 /// A handle to a peer; clones are cheap. Nothing is global: two peers in one process know nothing of
 /// each other.
@@ -206,6 +207,8 @@ impl Peer {
             opened: OnceLock::new(),
             phase: watch::Sender::new(Phase::Handshake),
             queue: parking_lot::Mutex::new(Queue::default()),
+            wire: parking_lot::Mutex::new(Wire::new(transport)),
+            driving: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             room: Notify::new(),
         });
@@ -219,7 +222,7 @@ impl Peer {
         };
         let now = inner.runtime.now();
         let (session, first) = session(introduction, inner.limits.clone(), now);
-        let driver = Driver::new(transport, session, first, shared);
+        let driver = Driver::new(session, first, shared);
         inner.runtime.spawn(Box::pin(driver.run()));
         Ok(connection)
     }

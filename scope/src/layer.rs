@@ -134,7 +134,10 @@ impl Talk {
         // Closed when the connection goes.
         let _slot = self.slots.acquire().await.map_err(|_| InvokeError::Disconnected)?;
         let (sender, answer) = oneshot::channel();
-        let begun = self.calls.lock().begin(sender);
+        let (begun, alone) = {
+            let mut calls = self.calls.lock();
+            (calls.begin(sender), calls.len() == 1)
+        };
         let id = begun.map_err(|_| InvokeError::Disconnected)?;
         let waiting = Waiting { talk: self, id };
         let milliseconds = Value::Long(i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX));
@@ -147,7 +150,12 @@ impl Talk {
                 (kw!("deadline"), milliseconds),
             ],
         );
-        if let Err(error) = self.connection.deliver(message).await {
+        // Calls side by side share a write, one alone should not wait for another task.
+        let sent = match alone {
+            true => self.connection.deliver_at_once(message).await,
+            false => self.connection.deliver(message).await,
+        };
+        if let Err(error) = sent {
             self.calls.lock().answered(id);
             return Err(match error {
                 SendError::Closed(_) | SendError::NotOpen => InvokeError::Disconnected,
@@ -293,8 +301,15 @@ async fn finish(talk: &Talk, id: u64, outcome: Result<Value, Refusal>) {
     };
     talk.connection.ready().await;
     // Before the answer leaves: the caller may use the free place as soon as it has it.
-    talk.work.lock().end(id);
-    let sent = talk.connection.deliver(message).await;
+    let alone = {
+        let mut work = talk.work.lock();
+        work.end(id);
+        work.is_empty()
+    };
+    let sent = match alone {
+        true => talk.connection.deliver_at_once(message).await,
+        false => talk.connection.deliver(message).await,
+    };
     if let Err(error @ (SendError::TooBig { .. } | SendError::Encode(_))) = sent {
         let refusal = Refusal::new("scope/result-too-big", error.to_string());
         let _ = talk.connection.reply(failure(id, &refusal));

@@ -52,3 +52,6 @@ pub const ACK_DELAY: Duration = Duration::from_secs(2);
 pub const RETRY: Duration = Duration::from_millis(250);
 /// Longest such pause.
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long commits that a mirror shows may wait to become durable in its own store, so that one
+/// sync of its disk serves many of them.
+pub const SAVE_DELAY: Duration = Duration::from_millis(20);

@@ -11,10 +11,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::{
     SyncError,
     layer::up_message,
-    limits::FETCH_ADDRESSES_MAX,
+    limits::{FETCH_ADDRESSES_MAX, SAVE_DELAY},
     outbox::Outbox,
     point::{Address, Head, Identity},
-    replica::{Outcome, Replica, Task, perform},
+    replica::{Outcome, Replica, ReplicaError, Task, perform},
     subscriber::{
         MirrorEvent, Progress, Subscriber, SubscriberEffect, SubscriberEvent, SubscriberOptions,
     },
@@ -92,6 +92,9 @@ impl Mirror {
             replica,
             outbox: None,
             working: None.into(),
+            save_at: None,
+            saving: None,
+            timer: None,
             wishes: HashMap::new(),
             last_token: 0,
             state,
@@ -200,6 +203,10 @@ struct MirrorTask {
     replica: Arc<dyn Replica>,
     outbox: Option<Outbox>,
     working: OptionFuture<BoxFuture<'static, Outcome>>,
+    /// When the commits that the replica shows are to become durable.
+    save_at: Option<Duration>,
+    saving: Option<BoxFuture<'static, Result<(), ReplicaError>>>,
+    timer: Option<(Duration, BoxFuture<'static, ()>)>,
     wishes: HashMap<u64, oneshot::Sender<Fetched>>,
     last_token: u64,
     state: watch::Sender<MirrorState>,
@@ -218,19 +225,31 @@ impl MirrorTask {
             self.connected(connection);
         }
         while !self.subscriber.is_stopped() {
-            let sleep: OptionFuture<_> = self.subscriber.deadline().map(|at| self.sleep(at)).into();
+            self.set_timer();
+            let timer: OptionFuture<_> = self.timer.as_mut().map(|(_, sleep)| sleep).into();
+            let saving: OptionFuture<_> = self.saving.as_mut().into();
             tokio::select! {
                 Some(outcome) = &mut self.working => {
                     self.working = None.into();
-                    self.on(SubscriberEvent::Done(outcome));
+                    self.worked(outcome);
                 }
                 Some(incoming) = incoming.recv() => self.incoming(incoming),
+                Some(saved) = saving => {
+                    self.saving = None;
+                    if let Err(error) = saved {
+                        self.on(SubscriberEvent::NotSaved(error));
+                    }
+                }
                 command = commands.recv() => self.command(command),
-                Some(()) = sleep => self.on(SubscriberEvent::Tick),
+                Some(()) = timer => self.tick(),
             }
         }
-        // A task on the replica is not abandoned half way.
+        // Nothing on the replica is abandoned half way.
         (&mut self.working).await;
+        OptionFuture::from(self.saving.as_mut()).await;
+        if let Err(error) = self.replica.save().await {
+            tracing::warn!(%error, "the newest commits of a mirror were not saved; they come again");
+        }
         self.state.send_modify(|state| state.stopped = true);
     }
 
@@ -238,8 +257,33 @@ impl MirrorTask {
         self.runtime.now().since_start()
     }
 
-    fn sleep(&self, at: Duration) -> BoxFuture<'static, ()> {
-        self.runtime.sleep(at.saturating_sub(self.now()))
+    /// The timer is left alone when what it is for moves on: it finds out when it fires.
+    fn set_timer(&mut self) {
+        let save = self.save_at.filter(|_| self.saving.is_none());
+        let Some(next) = self.subscriber.deadline().into_iter().chain(save).min() else { return };
+        if self.timer.as_ref().is_none_or(|(at, _)| next < *at) {
+            let sleep = self.runtime.sleep(next.saturating_sub(self.now()));
+            self.timer = Some((next, sleep));
+        }
+    }
+
+    fn tick(&mut self) {
+        self.timer = None;
+        let now = self.now();
+        if self.saving.is_none() && self.save_at.is_some_and(|at| at <= now) {
+            self.save_at = None;
+            self.saving = Some(save(self.replica.clone()));
+        }
+        if self.subscriber.deadline().is_some_and(|at| at <= now) {
+            self.on(SubscriberEvent::Tick);
+        }
+    }
+
+    fn worked(&mut self, outcome: Outcome) {
+        if matches!(outcome, Outcome::Applied(_)) && self.save_at.is_none() {
+            self.save_at = Some(self.now() + SAVE_DELAY);
+        }
+        self.on(SubscriberEvent::Done(outcome));
     }
 
     fn connected(&mut self, connection: Connection) {
@@ -346,6 +390,10 @@ impl MirrorTask {
         // There may be nobody who watches.
         let _ = self.events.send(event);
     }
+}
+
+fn save(replica: Arc<dyn Replica>) -> BoxFuture<'static, Result<(), ReplicaError>> {
+    Box::pin(async move { replica.save().await })
 }
 
 fn work(replica: Arc<dyn Replica>, task: Task) -> BoxFuture<'static, Outcome> {

@@ -38,6 +38,15 @@ impl Outbox {
 
     /// Sends as much as there is room for.
     pub(crate) fn drain(&self) {
+        self.drain_by(Connection::send);
+    }
+
+    /// [`drain`](Self::drain) that writes on the caller's thread.
+    pub(crate) fn drain_at_once(&self) {
+        self.drain_by(Connection::send_at_once);
+    }
+
+    fn drain_by(&self, send: impl Fn(&Connection, Message) -> Result<usize, SendError>) {
         {
             let mut state = lock(&self.state);
             if state.draining {
@@ -54,7 +63,7 @@ impl Outbox {
                 };
                 message
             };
-            match self.connection.send(message.clone()) {
+            match send(&self.connection, message.clone()) {
                 Ok(_) | Err(SendError::Stopped(_)) => {}
                 Err(SendError::Full { .. }) => {
                     {

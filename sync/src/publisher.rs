@@ -27,6 +27,10 @@ use crate::{
     source::{Source, answer},
 };
 
+/// Subscribers that whoever commits writes to itself, so that they see it without a change of
+/// threads. It would be held up by many.
+const WRITTEN_AT_ONCE_MAX: usize = 4;
+
 /// Tells the subscribers of one branch what happens to it. It stops being served when this is
 /// dropped.
 ///
@@ -75,9 +79,11 @@ impl Publisher {
             _ => None,
         });
         let shared = frame.as_ref().map(|frame| (frame.clone(), down_message(frame)));
-        for subscription in self.served.subscriptions() {
+        let subscriptions = self.served.subscriptions();
+        let at_once = subscriptions.len() <= WRITTEN_AT_ONCE_MAX;
+        for subscription in subscriptions {
             let event = ProviderEvent::Committed { at, frame: frame.clone() };
-            subscription.on_shared(event, shared.as_ref());
+            subscription.on_shared(event, shared.as_ref(), at_once);
         }
     }
 
@@ -271,12 +277,17 @@ impl Subscription {
     }
 
     fn on(self: &Arc<Self>, event: ProviderEvent) {
-        self.on_shared(event, None);
+        self.on_shared(event, None, false);
     }
 
     /// Takes an event. A payload that equals `shared` is sent as that message, which is encoded
-    /// only once.
-    fn on_shared(self: &Arc<Self>, event: ProviderEvent, shared: Option<&(Bytes, Message)>) {
+    /// only once. What is sent is written on this thread if it is to be `at_once`.
+    fn on_shared(
+        self: &Arc<Self>,
+        event: ProviderEvent,
+        shared: Option<&(Bytes, Message)>,
+        at_once: bool,
+    ) {
         let now = self.now();
         let mut effects = Vec::new();
         let wake = {
@@ -302,7 +313,10 @@ impl Subscription {
             }
             sooner
         };
-        self.outbox.drain();
+        match at_once {
+            true => self.outbox.drain_at_once(),
+            false => self.outbox.drain(),
+        }
         self.perform(effects);
         if let Some(at) = wake {
             self.wake(at, now);

@@ -17,7 +17,10 @@ use crate::{
 ///
 /// Each method returns when its effect is durable, and either happens or does not: a crash between
 /// two calls leaves a state that [`have`](Self::have) describes and from which the transfer goes
-/// on. Calls come one at a time, except for [`block`](Self::block).
+/// on. Only [`append`](Self::append) and [`apply_batch`](Self::apply_batch) may return when
+/// their commits show, and leave it to [`save`](Self::save) to make them durable: what a crash takes
+/// is durable at the server, and comes again. Calls come one at a time, except for
+/// [`block`](Self::block) and [`save`](Self::save).
 ///
 /// Implement it under `#[async_trait]`, and under `#[async_trait(?Send)]` where the target family
 /// is `wasm`.
@@ -40,6 +43,11 @@ pub trait Replica: Send + Sync {
     /// # Errors
     /// [`ReplicaError::Diverged`] if it does not follow from what is there or does not end in `to`.
     async fn apply_batch(&self, to: Point, bytes: Bytes) -> Result<(), ReplicaError>;
+
+    /// Makes durable what [`append`](Self::append) and [`apply_batch`](Self::apply_batch) took in
+    /// before this call. It comes a little after them, once for many commits, and before the mirror
+    /// stops. Other methods must not leave anything durable that counts on commits which are not.
+    async fn save(&self) -> Result<(), ReplicaError>;
 
     /// Applies what [`Source::difference`](crate::Source::difference) made, writes out the indexes
     /// and compares the flush record with `to`. If they are equal the head is moved there;

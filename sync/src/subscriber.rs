@@ -57,6 +57,8 @@ pub enum SubscriberEvent {
     Received(Bytes),
     /// The task that was given out is done.
     Done(Outcome),
+    /// What the replica showed could not be made durable.
+    NotSaved(ReplicaError),
     /// A query needs blocks, at most
     /// [`FETCH_ADDRESSES_MAX`](crate::limits::FETCH_ADDRESSES_MAX); answered by
     /// [`SubscriberEffect::Fetched`] with the same token.
@@ -325,6 +327,7 @@ impl Subscriber {
                 }
             }
             SubscriberEvent::Done(outcome) => self.done(now, outcome, effects),
+            SubscriberEvent::NotSaved(error) => self.fault(now, error.into(), effects),
             SubscriberEvent::Fetch { token, addresses } => {
                 if !self.connected || !self.fetches.want(addresses, Purpose::Token(token)) {
                     let blocks = Err(Arc::new(SyncError::Offline));

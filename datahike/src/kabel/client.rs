@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use datahike_core::commit::RequestId;
+use datahike_core::commit::{Remembered, RequestId};
 use datahike_core::tx::TxReport;
 use datahike_peer::rt::within;
 use datahike_peer::{Link, LinkOptions, Peer, SharedRuntime, Token};
 use datahike_scope::{InvokeError, InvokeOptions, Scope};
 use datahike_sync::{
-    Database, Mirror, MirrorState, StoreName, SubscriberOptions, SyncError, SyncLayer,
+    Database, Mirror, MirrorState, Replica, StoreName, SubscriberOptions, SyncError, SyncLayer,
 };
 use datahike_value::{Uuid, Value, kw};
 use futures::future::{Either, select};
@@ -23,8 +23,7 @@ use crate::config::{Config, KabelPeer, Secret, StoreConfig, WriterConfig};
 use crate::connection::Connection;
 use crate::database::{self, Access};
 use crate::error::Error;
-use crate::mirror::{Resets, StoreReplica};
-use crate::reports::Keeping;
+use crate::mirror::{Leads, Resets, StoreReplica};
 use crate::writer::{Transacted, Transaction};
 
 /// How long a server may take to answer before a request is sent again, or given up where it must
@@ -231,6 +230,7 @@ impl Remote {
         let writer = RemoteWriter {
             remote: self.clone(),
             mirror,
+            replica,
             database: Name::Id(id),
             client: Uuid::new_v4(),
             next: AtomicU64::new(1),
@@ -285,6 +285,7 @@ impl Remote {
 pub(crate) struct RemoteWriter {
     remote: Remote,
     mirror: Mirror,
+    replica: Arc<StoreReplica>,
     database: Name,
     client: Uuid,
     next: AtomicU64,
@@ -329,26 +330,67 @@ impl RemoteWriter {
             transaction: Transaction { request: Some(request), ..transaction },
         };
         let runtime = self.remote.client.peer.runtime().clone();
+        let arguments = request.to_value();
         let kept = branch.reports().keep();
-        let send = self.send_until_answered(request.to_value());
-        let receipt = within(&*runtime, TRANSACT_FOR, send).await.unwrap_or_else(|| {
-            let millis = TRANSACT_FOR.as_millis() as u64;
-            Err(Error::Timeout { what: "the server's answer", millis })
-        })?;
-        let shown = within(&*runtime, TRANSACT_FOR, async {
-            let shown = std::pin::pin!(shown(branch, &kept, receipt));
-            // No mirror comes so far: this is ready when it has stopped for good.
-            let stopped = std::pin::pin!(self.mirror.reached(u64::MAX));
-            match select(shown, stopped).await {
-                Either::Left((shown, _)) => shown,
-                Either::Right((Err(error), _)) => Err(self.remote.mirror_failed(error)),
-                Either::Right((Ok(_), _)) => Err(Error::Released),
+        let began = self.replica.histories_given_up();
+        let timeout = |what| Error::Timeout { what, millis: TRANSACT_FOR.as_millis() as u64 };
+        loop {
+            let send = self.send_until_answered(arguments.clone());
+            let receipt = within(&*runtime, TRANSACT_FOR, send).await;
+            let receipt = receipt.unwrap_or_else(|| Err(timeout("the server's answer")))?;
+            let shown = within(&*runtime, TRANSACT_FOR, async {
+                let shown = std::pin::pin!(self.shown(branch, &receipt));
+                // No mirror comes so far: this is ready when it has stopped for good.
+                let stopped = std::pin::pin!(self.mirror.reached(u64::MAX));
+                match select(shown, stopped).await {
+                    Either::Left((shown, _)) => shown,
+                    Either::Right((Err(error), _)) => Err(self.remote.mirror_failed(error)),
+                    Either::Right((Ok(_), _)) => Err(Error::Released),
+                }
+            });
+            let shown = shown.await;
+            if !shown.unwrap_or_else(|| Err(timeout("the mirror to show the transaction")))? {
+                continue;
             }
-        });
-        shown.await.unwrap_or_else(|| {
-            let millis = TRANSACT_FOR.as_millis() as u64;
-            Err(Error::Timeout { what: "the mirror to show the transaction", millis })
-        })
+            let Receipt { tx, tempids, .. } = receipt;
+            // Of a history that was given up the report may be another transaction's.
+            let one = self.replica.histories_given_up() == began;
+            // The report is published before the branch is known to have reached it.
+            if let Some(report) = kept.find(tx).filter(|_| one) {
+                let tempids = tempids.into_iter().collect();
+                let report = TxReport { tempids, ..(*report).clone() };
+                return Ok(Transacted::Now(Arc::new(report)));
+            }
+            // The report is made from the log, which it may not have come to yet.
+            self.replica
+                .save()
+                .await
+                .map_err(|error| self.remote.mirror_failed(Arc::new(SyncError::Replica(error))))?;
+            let remembered = Remembered { body: [0; 32], tx, tempids };
+            return Ok(Transacted::Before(Arc::new(remembered)));
+        }
+    }
+
+    /// Ready once the mirror shows the commit of a receipt. False if the mirror has followed the
+    /// server into another history meanwhile, as when its store was restored: the transaction may be
+    /// in it or not, which the server knows by its request id.
+    async fn shown(&self, branch: &Branch, receipt: &Receipt) -> Result<bool, Error> {
+        let mut newest = branch.newest();
+        let told = self.replica.histories_given_up();
+        loop {
+            let shows = *newest.borrow_and_update() >= receipt.tx;
+            let leads = receipt
+                .at
+                .map_or(Leads::Unknown, |told| self.replica.leads(told.seq, |at| told.is(at)));
+            let other = self.replica.histories_given_up() != told;
+            match leads {
+                Leads::Through if shows => return Ok(true),
+                Leads::Unknown if shows && !other => return Ok(true),
+                _ if other => return Ok(false),
+                // On another history it is about to be told so.
+                _ => newest.changed().await.map_err(|_| Error::Released)?,
+            }
+        }
     }
 
     async fn send_until_answered(&self, arguments: Value) -> Result<Receipt, Error> {
@@ -395,19 +437,6 @@ fn passing(code: &str) -> bool {
             | "peer/overloaded"
             | "connection/released"
     )
-}
-
-/// The report of a transaction once the mirror has it.
-async fn shown(branch: &Branch, kept: &Keeping<'_>, receipt: Receipt) -> Result<Transacted, Error> {
-    let Receipt { tx, tempids } = receipt;
-    branch.reached(tx).await?;
-    // The report is published before the branch is known to have reached it.
-    if let Some(report) = kept.find(tx) {
-        let report = TxReport { tempids: tempids.into_iter().collect(), ..(*report).clone() };
-        return Ok(Transacted::Now(Arc::new(report)));
-    }
-    let body = [0; 32];
-    Ok(Transacted::Before(Arc::new(datahike_core::commit::Remembered { body, tx, tempids })))
 }
 
 fn remote(refusal: datahike_peer::Refusal) -> Error {

@@ -18,6 +18,7 @@ use crate::connection::Connection;
 use crate::database;
 use crate::error::Error;
 use crate::mirror::{BranchSource, point};
+use crate::writer::Transacted;
 
 /// Decides where a database with this store id is kept at the server, given the configuration that
 /// the client has for it.
@@ -261,7 +262,14 @@ impl Databases {
         }
         let transacted = connection.transact_with(request.transaction).await;
         let transacted = transacted.map_err(|error| refusal(&error))?;
-        Ok(Receipt::of(&transacted).to_value())
+        let tx = match &transacted {
+            Transacted::Now(report) => report.tx,
+            Transacted::Before(remembered) => remembered.tx,
+        };
+        // A commit at or after the transaction's own: whoever holds it holds the transaction.
+        let now = connection.snapshot();
+        let at = (now.db.max_tx() >= tx).then_some(&now.at);
+        Ok(Receipt::of(&transacted, at).to_value())
     }
 
     fn describe(&self, arguments: &Value) -> Result<Value, Refusal> {

@@ -1,6 +1,6 @@
 //! Names, arguments and results of the functions that a server has for databases.
 
-use datahike_core::commit::RequestId;
+use datahike_core::commit::{Position, RequestId};
 use datahike_peer::Refusal;
 use datahike_value::{Keyword, Uuid, Value, kw};
 
@@ -102,32 +102,65 @@ pub(super) fn branch_of(value: &Value) -> String {
 pub(super) struct Receipt {
     pub(super) tx: u64,
     pub(super) tempids: Vec<(Value, u64)>,
+    /// A commit that has it, as far as the server says.
+    pub(super) at: Option<Told>,
+}
+
+/// A commit as a receipt names it: its number, and the beginning of its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) seq: u64,
+    commit: i64,
+}
+
+impl Told {
+    #[cfg(not(target_family = "wasm"))]
+    fn of(at: &Position) -> Self {
+        Self { seq: at.seq, commit: beginning(at) }
+    }
+
+    pub(super) fn is(&self, at: &Position) -> bool {
+        *self == Self { seq: at.seq, commit: beginning(at) }
+    }
+}
+
+/// Enough to tell histories apart that were not made to look alike.
+fn beginning(at: &Position) -> i64 {
+    at.commit.0.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
 impl Receipt {
-    pub(super) fn of(transacted: &Transacted) -> Self {
-        match transacted {
-            Transacted::Now(report) => Self {
-                tx: report.tx,
-                tempids: report.tempids.iter().map(|(k, id)| (k.clone(), *id)).collect(),
-            },
-            Transacted::Before(remembered) => {
-                Self { tx: remembered.tx, tempids: remembered.tempids.clone() }
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn of(transacted: &Transacted, at: Option<&Position>) -> Self {
+        let (tx, tempids) = match transacted {
+            Transacted::Now(report) => {
+                (report.tx, report.tempids.iter().map(|(k, id)| (k.clone(), *id)).collect())
             }
-        }
+            Transacted::Before(remembered) => (remembered.tx, remembered.tempids.clone()),
+        };
+        Self { tx, tempids, at: at.map(Told::of) }
     }
 
+    #[cfg(not(target_family = "wasm"))]
     pub(super) fn to_value(&self) -> Value {
         let tempids = self.tempids.iter().map(|(tempid, e)| (tempid.clone(), id(*e)));
-        Value::map([(kw!("tx").into(), id(self.tx)), (kw!("tempids").into(), Value::map(tempids))])
+        let told = self.at.into_iter().flat_map(|at| {
+            [(kw!("seq").into(), id(at.seq)), (kw!("commit").into(), Value::Long(at.commit))]
+        });
+        let entries =
+            [(kw!("tx").into(), id(self.tx)), (kw!("tempids").into(), Value::map(tempids))];
+        Value::map(entries.into_iter().chain(told))
     }
 
     pub(super) fn from_value(value: &Value) -> Option<Self> {
         let tempids = value.get(&kw!("tempids")).and_then(Value::as_map)?;
         let tempids = tempids.iter().map(|(tempid, e)| Some((tempid.clone(), natural(e)?)));
+        let seq = value.get(&kw!("seq")).and_then(natural);
+        let commit = value.get(&kw!("commit")).and_then(Value::as_long);
         Some(Self {
             tx: value.get(&kw!("tx")).and_then(natural)?,
             tempids: tempids.collect::<Option<_>>()?,
+            at: seq.zip(commit).map(|(seq, commit)| Told { seq, commit }),
         })
     }
 }

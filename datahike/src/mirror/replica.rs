@@ -21,7 +21,9 @@ use datahike_sync::{
 };
 use tokio::sync::{Mutex, watch};
 
+use super::log::Log;
 use super::meta::{self, Meta};
+use super::passed::{Leads, Passed};
 use super::{point, position, shape};
 use crate::blocks::Blocks;
 use crate::branch::{self, Branch, BranchEvent, Snapshot};
@@ -30,10 +32,17 @@ use crate::worker;
 use crate::writer::write_out;
 
 /// A copy of a branch that follows a server. At every moment it is one complete snapshot, or empty.
+///
+/// Transactions show before they are durable here, which they become together with others within
+/// [`SAVE_DELAY`](datahike_sync::limits::SAVE_DELAY): they are durable at the server. A copy that a
+/// crash cut short is a complete snapshot that may be so much older than what was read from it,
+/// and gets what it lacks when it reaches the server again.
 #[derive(Debug)]
 pub struct StoreReplica {
     name: String,
     blocks: Arc<Blocks>,
+    log: Arc<Log>,
+    passed: parking_lot::Mutex<Passed>,
     meta: Mutex<Option<Meta>>,
     live: watch::Sender<Option<Arc<Branch>>>,
     /// Whether what is live was given up: connections still read it, but nothing may build on it.
@@ -67,10 +76,15 @@ impl StoreReplica {
             (None, true) => return Err(Error::DatabaseExists { place: store.describe() }),
             (_, false) => None,
         };
+        let revision = live.as_ref().map_or(0, |branch| branch.snapshot().revision);
+        let passed = Passed::since(live.as_ref().map(|branch| branch.snapshot().at));
+        let log = Arc::new(Log::new(name, store.clone(), revision));
         let (live, _) = watch::channel(live);
         Ok(Self {
             name: name.to_owned(),
             blocks,
+            log,
+            passed: passed.into(),
             meta: Mutex::new(meta),
             live,
             given_up: AtomicBool::new(false),
@@ -86,6 +100,16 @@ impl StoreReplica {
         let mut live = self.live.subscribe();
         let live = live.wait_for(Option::is_some).await.map_err(|_| Error::Released)?;
         live.clone().ok_or(Error::Released)
+    }
+
+    /// How the history that shows stands to the commit of number `seq` that `is_it` knows.
+    pub(crate) fn leads(&self, seq: u64, is_it: impl Fn(&Position) -> bool) -> Leads {
+        self.passed.lock().leads(seq, is_it)
+    }
+
+    /// How many histories were given up since the copy was opened.
+    pub(crate) fn histories_given_up(&self) -> u64 {
+        self.passed.lock().given_up()
     }
 
     /// The branch, if it is part of the history that the mirror follows.
@@ -140,34 +164,31 @@ impl StoreReplica {
         live.ok_or_else(|| diverged(first))
     }
 
-    /// Makes commits that follow the branch durable, then shows and announces them.
+    /// Shows and announces commits that follow the branch. They become durable with
+    /// [`Replica::save`], or here if very much waits.
     async fn take_in(&self, branch: &Branch, received: Vec<Received>) -> Result<Point, Error> {
         let mut snapshot = (*branch.snapshot()).clone();
-        let mut batch = Batch::new(&self.name, Expect::Revision(snapshot.revision));
-        batch.entries.extend(received.iter().map(|one| one.stored.clone()));
+        let much = self.log.push(received.iter().map(|one| one.stored.clone()));
         snapshot.at = received.last().map_or(snapshot.at, |last| last.at);
-        snapshot.revision = self.commit(batch).await?;
         let transactions: Vec<&ResolvedTx> =
             received.iter().flat_map(|one| &one.entry.transactions).collect();
         let at = snapshot.at;
+        received.iter().for_each(|one| self.passed.lock().push(one.at));
         branch.advance_by(snapshot, &transactions);
         for Received { at, stored, .. } in &received {
             let public = stored.slice_ref(public_part(stored)?);
             branch.announce(&BranchEvent::Committed { at: *at, public });
         }
+        if much {
+            self.log.save().await?;
+        }
         Ok(point(at))
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<u64, Error> {
-        let committed = match self.store().commit_now(&batch) {
-            Some(committed) => committed,
-            None => self.store().commit(batch).await,
-        };
-        Ok(committed?.revision)
     }
 
     async fn try_fold(&self, flush: FlushPoint) -> Result<Fold, Error> {
         let branch = self.live().ok_or(Error::Released)?;
+        // The head that names the flush must not count on commits that a crash may take.
+        self.log.save().await?;
         let now = (*branch.snapshot()).clone();
         let (db, at) = match position(flush.at) == now.at {
             true => (now.db.clone(), now.at),
@@ -190,24 +211,21 @@ impl StoreReplica {
             return Ok(Fold::Different);
         }
         let erase = written.erases_log_before();
-        self.name_flush(&branch, &now, written.db, written.head, erase).await?;
+        self.name_flush(&branch, written.db, written.head, erase).await?;
         Ok(Fold::Equal)
     }
 
-    /// Lets the head name a flush at or before the snapshot `now`, whose later commits stay.
+    /// Lets the head name a flush at or before the branch's snapshot, whose later commits stay.
     async fn name_flush(
         &self,
         branch: &Branch,
-        now: &Snapshot,
         flushed: Db,
         head: Head,
         erase_before: Option<u64>,
     ) -> Result<(), Error> {
-        let mut batch = Batch::new(&self.name, Expect::Revision(now.revision));
-        batch.record = Some(head.encode().into());
         let kept = head.log_number(head.flush.seq).saturating_sub(LOG_KEPT);
-        batch.log_start = Some(erase_before.unwrap_or(kept));
-        let revision = self.commit(batch).await?;
+        let log_start = erase_before.unwrap_or(kept);
+        let revision = self.log.name(&head, log_start).await?;
         let at_flush = Snapshot { db: flushed, at: head.flush, head, revision };
         let mut snapshot = branch::reload(&self.blocks, &self.name, &at_flush).await?;
         snapshot.revision = revision;
@@ -269,6 +287,9 @@ impl StoreReplica {
             dedup: None,
         };
         let live = self.live();
+        if live.is_some() {
+            self.log.save().await?;
+        }
         let now = live.as_ref().map(|branch| branch.snapshot());
         if let (Some(branch), Some(now)) = (&live, &now)
             && self.continues(now, record.at).await?
@@ -277,7 +298,7 @@ impl StoreReplica {
             // The log leads through the flush, so that it tells of a purge before it.
             let purged = now.db.indexes().has_purged();
             let erase = purged.then(|| head.log_number(head.flush.seq));
-            self.name_flush(branch, now, db, head, erase).await?;
+            self.name_flush(branch, db, head, erase).await?;
         } else if let Some(now) = &now
             && now.at.seq >= record.at.seq
         {
@@ -289,13 +310,12 @@ impl StoreReplica {
                 Some(head) => head,
                 None => self.store().commit(Batch::new(&self.name, Expect::Absent)).await?,
             };
-            let (expect, entries) = (Expect::Revision(stored.revision), stored.log.end);
+            let entries = stored.log.end;
             let head = named(record.at.seq.wrapping_sub(entries) as i64);
-            let mut batch = Batch::new(&self.name, expect);
-            batch.record = Some(head.encode().into());
-            batch.log_start = Some(entries);
-            let revision = self.commit(batch).await?;
+            self.log.restart(stored.revision).await;
+            let revision = self.log.name(&head, entries).await?;
             let snapshot = Snapshot { db, at: record.at, head, revision };
+            self.passed.lock().push(record.at);
             let shown = self.live.borrow().clone();
             match shown {
                 Some(branch) => {
@@ -384,6 +404,24 @@ impl Replica for StoreReplica {
         applied.map_err(refused("append to its log", to.seq))
     }
 
+    async fn save(&self) -> Result<(), ReplicaError> {
+        if self.log.is_saved() {
+            return Ok(());
+        }
+        let seq = self.live().map_or(0, |branch| branch.snapshot().at.seq);
+        // A disk is slow: not on a thread that serves connections.
+        let log = self.log.clone();
+        let (done, saved) = tokio::sync::oneshot::channel();
+        let worker = worker::spawn("datahike-save", async move {
+            let _ = done.send(log.save().await);
+        });
+        let saved = match worker {
+            Ok(()) => saved.await.unwrap_or(Err(Error::Released)),
+            Err(source) => Err(Error::Worker { what: "a save", source }),
+        };
+        saved.map(drop).map_err(refused("append to its log", seq))
+    }
+
     async fn apply_difference(&self, _: FlushPoint, _: Bytes) -> Result<Fold, ReplicaError> {
         Ok(Fold::Different)
     }
@@ -462,6 +500,8 @@ impl Replica for StoreReplica {
         let forgotten = meta::forget(self.store().as_ref(), &self.name).await;
         forgotten.map_err(|e| refused("give up its copy", 0)(e.into()))?;
         *meta = None;
+        self.log.restart(0).await;
+        self.passed.lock().give_up();
         self.given_up.store(true, Ordering::Release);
         Ok(())
     }

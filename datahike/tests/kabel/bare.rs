@@ -63,27 +63,75 @@ async fn a_mirror_whose_disk_is_full_stops_and_goes_on_when_there_is_room() {
     let client = Bare::new(&server.url());
     let mirror = client.mirror(copy.clone(), id, 1 << 20);
     soon(mirror.synced()).await.unwrap();
-    let before = copy.branch().await.unwrap().snapshot();
 
     disk.fail(disk.operations(), Fault::Full);
     served.transact(form("[{:n 2}]")).await.unwrap();
     let stopped = soon(mirror.reached(u64::MAX)).await.unwrap_err();
     assert!(stopped.to_string().contains("append to its log"), "{stopped}");
     assert!(disk.failed());
-    let now = copy.branch().await.unwrap().snapshot();
-    assert_eq!(now.at, before.at);
     served.transact(form("[{:n 3}]")).await.unwrap();
     drop((mirror, copy));
     store.close().await.unwrap();
 
     let store = FileStore::open("/mirror", files()).unwrap();
     let copy = replica(store).await;
+    assert!(copy.branch().await.unwrap().snapshot().at.seq < served.snapshot().at.seq);
     let mirror = client.mirror(copy.clone(), id, 1 << 20);
     soon(mirror.synced()).await.unwrap();
     let snapshot = copy.branch().await.unwrap().snapshot();
     assert_eq!(snapshot.at, served.snapshot().at);
     assert!(snapshot.db.same_datoms(&served.db()).unwrap());
     mirror.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_mirror_showed_and_a_crash_took_comes_again() {
+    let server_folder = tempfile::tempdir().unwrap();
+    let server = Server::start(server_folder.path()).await;
+    let id = Uuid::from_u128(12);
+    let served = server.create(id).await;
+    served.transact(form("[{:n 0}]")).await.unwrap();
+    let disk = SimulatedDisk::new();
+    let files =
+        |disk: &SimulatedDisk| FileOptions { vfs: Arc::new(disk.clone()), segment_bytes: 4 << 20 };
+    let store = FileStore::create("/mirror", files(&disk)).unwrap();
+    let copy = replica(store.clone()).await;
+    let client = Bare::new(&server.url());
+    let mirror = client.mirror(copy.clone(), id, 1 << 20);
+    soon(mirror.synced()).await.unwrap();
+    let mut crashed = Vec::new();
+    for n in 1..=30 {
+        served.transact(form(&format!("[{{:n {n}}}]"))).await.unwrap();
+        if n == 20 {
+            served.flush().await.unwrap();
+        }
+        soon(mirror.reached(served.snapshot().at.seq)).await.unwrap();
+        crashed.push(disk.after_power_loss(n));
+    }
+    assert!(disk.operations() < 30 * 8, "each commit was synced by itself");
+    soon(mirror.stop()).await;
+    let stopped = disk.after_power_loss(0);
+    store.close().await.unwrap();
+    let at = |copy: Arc<StoreReplica>| async move { copy.branch().await.unwrap().snapshot().at };
+    let complete = at(replica(FileStore::open("/mirror", files(&stopped)).unwrap()).await).await;
+    assert_eq!(complete, served.snapshot().at, "a mirror that was stopped keeps what it showed");
+
+    let mut lost = 0;
+    for disk in crashed.iter().step_by(3) {
+        let copy = replica(FileStore::open("/mirror", files(disk)).unwrap()).await;
+        let began = at(copy.clone()).await;
+        assert!(began.seq <= complete.seq, "{began:?}");
+        lost += complete.seq - began.seq;
+        let client = Bare::new(&server.url());
+        let mirror = client.mirror(copy.clone(), id, 1 << 20);
+        soon(mirror.synced()).await.unwrap();
+        let snapshot = copy.branch().await.unwrap().snapshot();
+        assert_eq!(snapshot.at, complete);
+        assert!(snapshot.db.same_datoms(&served.db()).unwrap());
+        mirror.stop().await;
+    }
+    assert!(lost > 0);
     server.stop().await;
 }
 
@@ -102,6 +150,10 @@ impl Replica for Dying {
 
     async fn apply_batch(&self, to: Point, bytes: Bytes) -> Result<(), ReplicaError> {
         self.0.apply_batch(to, bytes).await
+    }
+
+    async fn save(&self) -> Result<(), ReplicaError> {
+        self.0.save().await
     }
 
     async fn apply_difference(&self, to: FlushPoint, bytes: Bytes) -> Result<Fold, ReplicaError> {

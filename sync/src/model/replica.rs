@@ -251,6 +251,10 @@ impl Replica for ModelReplica {
         disk.apply_all(entries).map(drop)
     }
 
+    async fn save(&self) -> Result<(), ReplicaError> {
+        Ok(())
+    }
+
     async fn apply_difference(&self, to: FlushPoint, bytes: Bytes) -> Result<Fold, ReplicaError> {
         let mut disk = lock(&self.disk);
         disk.writable()?;
