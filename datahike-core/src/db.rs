@@ -7,6 +7,7 @@
 mod datoms;
 mod equality;
 mod error;
+mod later;
 mod lookup;
 mod metrics;
 mod scan;
@@ -20,6 +21,7 @@ use datahike_value::{Keyword, Value};
 pub use self::datoms::{Components, Datoms};
 pub use self::error::DbError;
 pub(crate) use self::error::did_you_mean;
+use self::later::Later;
 pub use self::metrics::Metrics;
 pub use self::scan::Scan;
 pub use self::view::{Filter, TimePoint, View};
@@ -152,8 +154,15 @@ pub(crate) fn is_user_entity(e: EntityId) -> bool {
 /// A snapshot of a database, seen through a view. A clone copies two pointers.
 #[derive(Clone)]
 pub struct Db {
-    base: Arc<Base>,
+    snapshot: Arc<Snapshot>,
     view: Option<Arc<View>>,
+}
+
+#[derive(Debug)]
+enum Snapshot {
+    Made(Base),
+    /// Made when it is first looked at.
+    Later(Later),
 }
 
 #[derive(Clone, Debug)]
@@ -184,49 +193,56 @@ impl Db {
         indexes: Indexes,
         counters: Counters,
     ) -> Self {
-        Self { base: Arc::new(Base { config, schema, indexes, counters }), view: None }
+        Base { config, schema, indexes, counters }.into()
     }
 
     /// The same datoms in other indexes, after a flush for one. The view stays.
     #[must_use]
     pub fn with_indexes(&self, indexes: Indexes) -> Self {
-        let base = Base { indexes, ..(*self.base).clone() };
-        Self { base: Arc::new(base), view: self.view.clone() }
+        let base = Base { indexes, ..self.base().clone() };
+        Self { view: self.view.clone(), ..base.into() }
+    }
+
+    fn base(&self) -> &Base {
+        match &*self.snapshot {
+            Snapshot::Made(base) => base,
+            Snapshot::Later(later) => later.made(),
+        }
     }
 
     /// What was decided when the database was created.
     pub fn config(&self) -> &DbConfig {
-        &self.base.config
+        &self.base().config
     }
 
     /// Its attributes and idents, as of the latest transaction whatever the view.
     pub fn schema(&self) -> &Schema {
-        &self.base.schema
+        &self.base().schema
     }
 
     /// The schema to share.
     pub fn shared_schema(&self) -> Arc<Schema> {
-        Arc::clone(&self.base.schema)
+        Arc::clone(&self.base().schema)
     }
 
     /// The indexes, whatever the view.
     pub fn indexes(&self) -> &Indexes {
-        &self.base.indexes
+        &self.base().indexes
     }
 
     /// The counters, whatever the view.
     pub fn counters(&self) -> Counters {
-        self.base.counters
+        self.base().counters
     }
 
     /// The latest transaction of the snapshot; [`TX0`] before the first.
     pub fn max_tx(&self) -> TxId {
-        self.base.counters.max_tx
+        self.base().counters.max_tx
     }
 
     /// The greatest entity id in use.
     pub fn max_entity(&self) -> EntityId {
-        self.base.counters.max_entity
+        self.base().counters.max_entity
     }
 
     /// The view, `None` for the current state.
@@ -242,7 +258,7 @@ impl Db {
     /// The same snapshot without a view.
     #[must_use]
     pub fn unviewed(&self) -> Self {
-        Self { base: Arc::clone(&self.base), view: None }
+        Self { snapshot: Arc::clone(&self.snapshot), view: None }
     }
 
     /// All assertions and retractions instead of a state.
@@ -273,7 +289,7 @@ impl Db {
     #[must_use]
     pub fn filter(&self, filter: Filter) -> Self {
         let view = View::of(self.view()).with_filter(self.clone(), filter);
-        Self { base: Arc::clone(&self.base), view: Some(Arc::new(view)) }
+        Self { snapshot: Arc::clone(&self.snapshot), view: Some(Arc::new(view)) }
     }
 
     /// Whether a filter is in the view.
@@ -286,11 +302,11 @@ impl Db {
         name: &'static str,
         change: impl FnOnce(View) -> View,
     ) -> Result<Self, DbError> {
-        if !self.base.config.keep_history {
+        if !self.base().config.keep_history {
             return Err(DbError::NoHistory { view: name });
         }
         let view = change(View::of(self.view()));
-        Ok(Self { base: Arc::clone(&self.base), view: Some(Arc::new(view)) })
+        Ok(Self { snapshot: Arc::clone(&self.snapshot), view: Some(Arc::new(view)) })
     }
 
     /// The datoms in `range` that the view shows, in the order of the index.
@@ -305,7 +321,7 @@ impl Db {
 
     /// About how many datoms are in `range`, for planning. Reads nothing.
     pub fn estimate(&self, range: &Range) -> usize {
-        self.base.indexes.estimate(range)
+        self.base().indexes.estimate(range)
     }
 
     /// The attribute that a user means: its ident, or in attribute-refs mode its entity too.
@@ -354,17 +370,29 @@ impl Db {
     /// The snapshot after several resolved transactions, in order.
     #[must_use]
     pub fn apply_all<'a>(&self, txs: impl IntoIterator<Item = &'a ResolvedTx>) -> Self {
-        let mut base = (*self.base).clone();
+        let mut base = self.base().clone();
         txs.into_iter().for_each(|tx| base.apply(tx));
-        Self { base: Arc::new(base), view: None }
+        base.into()
     }
 
-    /// The snapshot after a transaction whose schema is known already.
-    pub(crate) fn apply_with_schema(&self, tx: &ResolvedTx, schema: Arc<Schema>) -> Self {
-        let mut base = (*self.base).clone();
-        base.schema = schema;
-        base.add(tx);
-        Self { base: Arc::new(base), view: None }
+    /// Becomes the snapshot after a transaction whose schema is known already: in place, if nobody
+    /// else holds this one.
+    pub(crate) fn advance(&mut self, tx: &ResolvedTx, schema: Arc<Schema>) {
+        self.view = None;
+        if let Some(Snapshot::Made(base)) = Arc::get_mut(&mut self.snapshot) {
+            base.schema = schema;
+            base.add(tx);
+        } else {
+            let mut base = Base { schema, ..self.base().clone() };
+            base.add(tx);
+            *self = base.into();
+        }
+    }
+
+    /// The snapshot after a transaction, to be made when it is first looked at.
+    pub(crate) fn later(&self, tx: ResolvedTx) -> Self {
+        let later = Later::new(self.unviewed(), tx);
+        Self { snapshot: Arc::new(Snapshot::Later(later)), view: None }
     }
 }
 
@@ -401,11 +429,17 @@ impl Base {
     }
 }
 
+impl From<Base> for Db {
+    fn from(base: Base) -> Self {
+        Self { snapshot: Arc::new(Snapshot::Made(base)), view: None }
+    }
+}
+
 impl fmt::Debug for Db {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Db")
-            .field("max_tx", &self.base.counters.max_tx)
-            .field("max_entity", &self.base.counters.max_entity)
+            .field("max_tx", &self.base().counters.max_tx)
+            .field("max_entity", &self.base().counters.max_entity)
             .field("view", &self.view)
             .finish_non_exhaustive()
     }

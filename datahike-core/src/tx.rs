@@ -3,14 +3,17 @@
 //! The transactor is pure. It reads the snapshot, and so may need blocks that are not in memory; it
 //! then says which, has done nothing, and is called again. Time is handed in.
 
+mod call;
 mod error;
 mod finish;
+mod host;
 mod import;
 mod names;
 mod operations;
 mod overlay;
 mod probe;
 mod purge;
+mod series;
 mod transactor;
 mod values;
 
@@ -18,11 +21,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use datahike_value::{Keyword, Symbol, Value};
+use datahike_value::{Keyword, Value};
 use hashbrown::HashSet;
 
 pub use self::error::TxError;
+pub use self::host::{CallError, TxFunctions};
 pub use self::import::{RawDatom, transactions_of};
+pub use self::series::{Resolution, Series};
+pub use self::values::ValueCaps;
 use crate::datom::{Datom, EntityId, TxId};
 use crate::db::Db;
 
@@ -116,9 +122,6 @@ impl TxReport {
     }
 }
 
-/// A host predicate, by the symbol under which a schema names it. `None` if there is no such one.
-pub type Predicates = Arc<dyn Fn(&Symbol, &[Value]) -> Option<bool> + Send + Sync>;
-
 /// How far ahead of the clock a supplied instant may be: ten years, in milliseconds.
 pub const MAX_AHEAD_MS: i64 = 3_653 * 86_400_000;
 
@@ -133,14 +136,22 @@ pub struct TxOptions {
     pub meta: Value,
     /// How many milliseconds after `now` a supplied `:db/txInstant` may be.
     pub max_ahead: i64,
-    /// The predicates that `:db.attr/preds` and `:db.entity/preds` may name.
-    pub predicates: Option<Predicates>,
+    /// The functions that transactions may call, and the predicates that schemas may name.
+    pub functions: TxFunctions,
+    /// How large values may be.
+    pub caps: ValueCaps,
 }
 
 impl TxOptions {
     /// At this time, without metadata.
     pub fn at(now: i64) -> Self {
-        Self { now, meta: Value::Nil, max_ahead: MAX_AHEAD_MS, predicates: None }
+        Self {
+            now,
+            meta: Value::Nil,
+            max_ahead: MAX_AHEAD_MS,
+            functions: TxFunctions::new(),
+            caps: ValueCaps::NONE,
+        }
     }
 
     /// With this metadata, a map.
@@ -149,10 +160,16 @@ impl TxOptions {
         Self { meta, ..self }
     }
 
-    /// With these predicates.
+    /// With these functions and predicates.
     #[must_use]
-    pub fn with_predicates(self, predicates: Predicates) -> Self {
-        Self { predicates: Some(predicates), ..self }
+    pub fn with_functions(self, functions: TxFunctions) -> Self {
+        Self { functions, ..self }
+    }
+
+    /// With these caps on values.
+    #[must_use]
+    pub fn with_caps(self, caps: ValueCaps) -> Self {
+        Self { caps, ..self }
     }
 }
 
@@ -162,7 +179,9 @@ impl fmt::Debug for TxOptions {
             .field("now", &self.now)
             .field("meta", &self.meta)
             .field("max_ahead", &self.max_ahead)
-            .finish_non_exhaustive()
+            .field("functions", &self.functions)
+            .field("caps", &self.caps)
+            .finish()
     }
 }
 
@@ -175,6 +194,8 @@ impl Db {
     /// - `[:db/retractEntity e]`, `[:db.fn/retractAttribute e a]`, `[:db/cas e a old new]`
     /// - `[:db/purge e a v]`, `[:db.purge/attribute e a]`, `[:db.purge/entity e]`,
     ///   `[:db.history.purge/before instant]`, where history is kept
+    /// - `[:db.fn/call name argument …]`, and `[:ident argument …]` where the entity with this ident
+    ///   has a name as its `:db/fn`: what that function of the host makes of it
     ///
     /// An entity is an id, a tempid (a negative number or a string), an ident, a lookup ref
     /// `[attribute value]`, or `:db/current-tx`. Views do not matter, except that a filtered database
@@ -184,10 +205,10 @@ impl Db {
     /// If the transaction is refused, or [`TxError::Missing`] if blocks are needed to decide: then
     /// call again with the same arguments once they are there.
     pub fn with(&self, tx_data: &Value, options: &TxOptions) -> Result<TxReport, TxError> {
-        if self.is_filtered() {
-            return Err(TxError::Filtered);
-        }
-        transactor::transact(self, tx_data, options)
+        let resolution = transactor::resolve(self, tx_data, options)?;
+        let mut after = self.unviewed();
+        resolution.advance(&mut after);
+        Ok(resolution.report(self.unviewed(), after))
     }
 
     /// The snapshot after a transaction, without its report.

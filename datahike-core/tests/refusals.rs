@@ -87,7 +87,19 @@ fn each_refusal_has_its_code_and_says_what_is_wrong() {
         ("[[:db/add 101 :code 1]]", "transact/unique", "entity 100"),
         ("[[:db/add 101 :name \"Ada\"]]", "transact/unique", "\"Ada\""),
         ("[[:db/add 102 :a 1] [:db/add 102 :b 2]]", "transact/unique", ":a+b"),
-        ("[{:name \"Ada\" :mail \"b@x\"}]", "transact/upsert", "101"),
+        ("[{:name \"Ada\" :mail \"b@x\"}]", "transact/upsert", ":name \"Ada\" means entity 100"),
+        ("[[:db/add :a :db/cardinality :db.cardinality/many]]", "transact/schema", "composite"),
+        (
+            "[{:db/ident :t :db/valueType :db.type/tuple :db/cardinality :db.cardinality/one
+               :db/tupleType :db.type/long :db/tupleTypes [:db.type/long :db.type/long]}]",
+            "transact/schema",
+            "exclude each other",
+        ),
+        (
+            "[{:db/id :db/current-tx :db.valid/from #inst \"2021\" :db.valid/to #inst \"2020\"}]",
+            "transact/invalid-valid-times",
+            "2021",
+        ),
         ("[{:db/id 101 :name \"Ada\"}]", "transact/upsert", ":db/id is 101"),
         ("[{:db/id -1 :name \"Ada\"} {:db/id -1 :name \"Bo\"}]", "transact/upsert", "-1"),
         ("[[:db/cas 100 :age 1 2]]", "transact/cas", "found 36"),
@@ -151,4 +163,39 @@ fn entity_ids_go_on_beyond_the_transactions() {
     assert_eq!(report.tx, 536_870_914);
     let report = report.db_after.with(&read("[{:n 4}]"), &TxOptions::at(NOW)).unwrap();
     assert_eq!(report.tx_data[1].e, (1 << 40) + 2);
+}
+
+#[test]
+fn the_valid_time_of_an_earlier_transaction_cannot_become_empty() {
+    let db = db();
+    let from = "[{:db/id :db/current-tx :db.valid/from #inst \"2020\"}]";
+    let report = db.with(&edn::read(from).unwrap(), &TxOptions::at(NOW)).unwrap();
+    let (db, tx) = (report.db_after, report.tx);
+    let ends = |year: u16| format!("[[:db/add {tx} :db.valid/to #inst \"{year}\"]]");
+    let error = refusal(&db, &ends(2019), &TxOptions::at(NOW));
+    assert_eq!(error.code(), Some("transact/invalid-valid-times-cross-tx"));
+    db.with(&edn::read(&ends(2021)).unwrap(), &TxOptions::at(NOW)).unwrap();
+}
+
+#[test]
+fn system_definitions_stay_as_they_are_with_attribute_references() {
+    let db = Db::empty(DbConfig::default().with_attribute_refs(true));
+    for (forms, code) in [
+        ("[[:db/add 1 :db/doc \"mine\"]]", "transact/schema"),
+        ("[[:db/retract 1 :db/ident :db/ident]]", "retract/schema"),
+        ("[[:db/retractEntity :db/doc]]", "retract/schema"),
+        ("[[:db.purge/entity :db/doc]]", "retract/schema"),
+    ] {
+        let error = refusal(&db, forms, &TxOptions::at(NOW));
+        assert_eq!(error.code(), Some(code), "{forms}: {error}");
+    }
+}
+
+#[test]
+fn what_datomic_wants_of_definitions_is_taken() {
+    let forms = "[{:db/ident :x :db/valueType :db.type/long :db/cardinality :db.cardinality/one
+                   :db.install/_attribute :db.part/db}
+                  {:x 1}]";
+    let empty = Db::empty(DbConfig::default());
+    empty.with(&edn::read(forms).unwrap(), &TxOptions::at(NOW)).unwrap();
 }

@@ -102,6 +102,7 @@ impl Schema {
         let user = &self.attributes()[system::ATTRIBUTES.len()..];
         user.iter()
             .take(1000)
+            .filter(|attribute| attribute.ident != *ident)
             .map(|attribute| (distance(ident.text(), attribute.ident.text()), &attribute.ident))
             .filter(|(distance, _)| *distance <= limit)
             .min()

@@ -188,6 +188,18 @@ fn well_formed(
     if definition.value_type == Some(ValueType::Tuple) && !definition.is_tuple() {
         return invalid(":db.type/tuple requires :db/tupleAttrs, :db/tupleTypes or :db/tupleType");
     }
+    let kinds = [
+        definition.tuple_attrs.is_some(),
+        definition.tuple_types.is_some(),
+        definition.tuple_type.is_some(),
+    ];
+    if kinds.iter().filter(|kind| **kind).count() > 1 {
+        return invalid(":db/tupleAttrs, :db/tupleTypes and :db/tupleType exclude each other");
+    }
+    let is_part = after.attr_id(&ident).is_some_and(|a| !after.composites_of(a).is_empty());
+    if is_part && definition.cardinality == Some(Cardinality::Many) {
+        return invalid("as part of a composite tuple it must have cardinality one");
+    }
     match definition.tuple() {
         Some(Tuple::Composite(_)) if definition.cardinality == Some(Cardinality::Many) => {
             invalid("a composite tuple must have cardinality one")

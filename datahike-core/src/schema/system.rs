@@ -5,7 +5,7 @@
 //! database, and the entity ids are those of Datahike, so that a database in attribute-refs mode
 //! prints the ids its users know. New rows go at the end of a table.
 
-use datahike_value::{Keyword, Value};
+use datahike_value::{Keyword, Value, kw};
 
 use super::{Cardinality, Unique, ValueType};
 use crate::datom::{AttrId, Datom, EntityId, HIGH_ENTITIES, TX0};
@@ -49,6 +49,12 @@ pub const ATTR_PREDS: AttrId = AttrId(27);
 pub const ENTITY_ATTRS: AttrId = AttrId(28);
 /// `:db.entity/preds`
 pub const ENTITY_PREDS: AttrId = AttrId(29);
+
+/// `:db/fn`, under which an entity with an ident names a function of the host. It gets a number where
+/// it is first used.
+pub(crate) fn function() -> Keyword {
+    kw!("db/fn").clone()
+}
 
 /// One system attribute.
 pub(crate) struct SystemAttribute {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use datahike_value::{Keyword, Value};
+use datahike_value::{Keyword, Symbol, Value};
 
 use crate::block::Missing;
 use crate::datom::EntityId;
@@ -176,13 +176,51 @@ pub enum TxError {
         /// How far ahead is allowed, in milliseconds.
         limit: i64,
     },
-    /// The transaction's valid time ends before it begins.
-    #[error("valid time from {from} to {to} is empty")]
+    /// A transaction's valid time ends before it begins.
+    #[error("valid time of transaction {tx} is empty: it begins at {from} and ends at {to}")]
     ValidTime {
         /// `:db.valid/from`
         from: Value,
         /// `:db.valid/to`
         to: Value,
+        /// Whose valid time it is.
+        tx: EntityId,
+        /// Whether that is an earlier transaction, not this one.
+        earlier: bool,
+    },
+    /// A function of the host that is not there, or that refuses.
+    #[error("transaction function {name}: {reason}, at {}", brief(.form))]
+    Function {
+        /// Its name.
+        name: Symbol,
+        /// Why it cannot be called, or what it says.
+        reason: String,
+        /// The call.
+        form: Value,
+    },
+    /// A definition that belongs to the system, in attribute-refs mode.
+    #[error("entity {e}{} belongs to the system and cannot be changed", named(.ident.as_ref()))]
+    SystemEntity {
+        /// The entity.
+        e: EntityId,
+        /// Its name.
+        ident: Option<Keyword>,
+        /// Whether something was to be added, not only retracted.
+        added: bool,
+    },
+    /// A value that is larger than the database takes.
+    #[error("value of {attribute} has {size} {what}, at most {max} are allowed, at {}", brief(.form))]
+    TooLarge {
+        /// The attribute.
+        attribute: Keyword,
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        size: u64,
+        /// How many are allowed.
+        max: u64,
+        /// The offending form.
+        form: Value,
     },
     /// A filtered database cannot be transacted against.
     #[error("a filtered database cannot be transacted against")]
@@ -207,7 +245,7 @@ impl TxError {
             Self::UnknownAttribute { .. } | Self::WrongType { .. } | Self::Schema(_) => {
                 "transact/schema"
             }
-            Self::TooLong { .. } => "transact/max-length",
+            Self::TooLong { .. } | Self::TooLarge { .. } => "transact/max-length",
             Self::Predicate { .. } => "transact/attr-pred",
             Self::UnknownPredicate { .. } => "transact/attr-pred-unresolved",
             Self::Unique { .. } => "transact/unique",
@@ -218,7 +256,11 @@ impl TxError {
             Self::EntitySyntax { .. } => "entity-id/syntax",
             Self::Lookup { source, .. } => return source.code(),
             Self::InstantAhead { .. } => "transact/instant",
-            Self::ValidTime { .. } => "transact/invalid-valid-times",
+            Self::ValidTime { earlier: false, .. } => "transact/invalid-valid-times",
+            Self::ValidTime { earlier: true, .. } => "transact/invalid-valid-times-cross-tx",
+            Self::Function { .. } => "transact/function",
+            Self::SystemEntity { added: true, .. } => "transact/schema",
+            Self::SystemEntity { added: false, .. } => "retract/schema",
             Self::Filtered => "transaction/filtered",
             Self::Purge { .. } => "transact/purge",
         })
@@ -240,11 +282,13 @@ impl TxError {
             | Self::WrongType { attribute, .. }
             | Self::Tuple { attribute, .. }
             | Self::TooLong { attribute, .. }
+            | Self::TooLarge { attribute, .. }
             | Self::Predicate { attribute, .. }
             | Self::UnknownPredicate { attribute, .. }
             | Self::Unique { attribute, .. }
             | Self::Cas { attribute, .. } => Some(attribute),
             Self::Schema(error) => error.ident(),
+            Self::SystemEntity { ident, .. } => ident.as_ref(),
             _ => None,
         }
     }
@@ -271,6 +315,8 @@ impl TxError {
             | Self::WrongType { form, .. }
             | Self::Tuple { form, .. }
             | Self::TooLong { form, .. }
+            | Self::TooLarge { form, .. }
+            | Self::Function { form, .. }
             | Self::Predicate { form, .. }
             | Self::Upsert { form, .. }
             | Self::EntityMissing { form, .. }
@@ -302,6 +348,10 @@ impl TxError {
             form: form.clone(),
         }
     }
+}
+
+fn named(ident: Option<&Keyword>) -> String {
+    ident.map_or_else(String::new, |ident| format!(" ({ident})"))
 }
 
 /// How much of a form a message shows.

@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 
 use super::overlay::Overlay;
 use super::transactor::Transactor;
-use super::{ResolvedTx, TxError, TxReport};
+use super::{CallError, Resolution, ResolvedTx, TxError};
 use crate::block::Missing;
 use crate::datom::{AttrId, Datom, EntityId, TX0};
 use crate::index::{DatomRef, Index};
-use crate::schema::{SchemaUse, check_evolution, system};
+use crate::schema::{Schema, SchemaUse, check_evolution, system};
 
 impl Transactor<'_> {
     /// Notes that composite tuples of an entity depend on what is about to happen.
@@ -70,21 +70,44 @@ impl Transactor<'_> {
         for (e, spec) in std::mem::take(&mut self.ensure) {
             self.check_ensure(e, &spec)?;
         }
-        let from = self.overlay.value(self.tx, system::VALID_FROM)?;
-        let to = self.overlay.value(self.tx, system::VALID_TO)?;
-        match (from, to) {
-            (Some(from), Some(to)) if from >= to => Err(TxError::ValidTime { from, to }),
-            _ => Ok(()),
+        self.check_system_entities()?;
+        for e in std::mem::take(&mut self.dated) {
+            let from = self.overlay.value(e, system::VALID_FROM)?;
+            let to = self.overlay.value(e, system::VALID_TO)?;
+            if let (Some(from), Some(to)) = (from, to)
+                && from >= to
+            {
+                return Err(TxError::ValidTime { from, to, tx: e, earlier: e != self.tx });
+            }
         }
+        Ok(())
     }
 
-    fn check_ensure(&self, e: EntityId, spec: &Keyword) -> Result<(), TxError> {
+    /// In attribute-refs mode the definitions of the system attributes are datoms, but not to be
+    /// changed.
+    fn check_system_entities(&self) -> Result<(), TxError> {
+        if !self.refs {
+            return Ok(());
+        }
+        let is_system =
+            |d: &&Datom| Schema::defines_schema(d.a) && self.schema.is_system_entity(d.e);
+        let changed = self.overlay.datoms().iter().filter(is_system);
+        let Some(first) = changed.chain(self.purged.iter().filter(is_system)).next() else {
+            return Ok(());
+        };
+        let added = self.overlay.datoms().iter().filter(is_system).any(|d| d.added);
+        let ident = self.schema.ident_of_entity(first.e).cloned();
+        Err(TxError::SystemEntity { e: first.e, ident, added })
+    }
+
+    fn check_ensure(&mut self, e: EntityId, spec: &Keyword) -> Result<(), TxError> {
         let fail = |reason| Err(TxError::Ensure { e, spec: spec.clone(), reason });
         let definition =
             self.schema.entity_of_ident(spec).and_then(|spec| self.schema.definition(spec));
         let Some(definition) = definition else {
             return fail("there is no such specification".to_owned());
         };
+        let definition = definition.clone();
         let mut absent = BTreeSet::new();
         for attribute in &definition.entity_attrs {
             let has = match self.schema.attr_id(attribute) {
@@ -100,41 +123,47 @@ impl Transactor<'_> {
             return fail(format!("it lacks {}", absent.join(", ")));
         }
         for predicate in &definition.entity_preds {
-            let holds = self.options.predicates.as_ref();
-            let e = crate::db::entity_value(e);
-            match holds.and_then(|holds| holds(predicate, &[e])) {
-                Some(true) => {}
-                Some(false) => return fail(format!("{predicate} does not hold")),
-                None => {
-                    return Err(TxError::UnknownPredicate {
-                        attribute: spec.clone(),
-                        predicate: predicate.to_string(),
-                    });
-                }
+            let Some(holds) = self.options.functions.entity_predicate_named(predicate) else {
+                return Err(TxError::UnknownPredicate {
+                    attribute: spec.clone(),
+                    predicate: predicate.to_string(),
+                });
+            };
+            match holds(&self.midway(), e) {
+                Ok(true) => {}
+                Ok(false) => return fail(format!("{predicate} does not hold")),
+                Err(CallError::Missing(missing)) => return Err(missing.into()),
+                Err(CallError::Refused(reason)) => return fail(format!("{predicate}: {reason}")),
             }
         }
         Ok(())
     }
 
-    pub(crate) fn report(self) -> Result<TxReport, TxError> {
+    /// What the transaction says of itself first.
+    pub(crate) fn instant_datom(&self) -> Datom {
         let counters = self.db.counters();
         let next = if counters.max_tx == TX0 { i64::MIN } else { counters.last_instant + 1 };
         let instant = self.instant.unwrap_or(self.options.now.max(next));
-        let mut datoms = vec![Datom {
+        Datom {
             e: self.tx,
             a: system::TX_INSTANT,
             v: Value::Inst(instant),
             tx: self.tx,
             added: true,
-        }];
-        datoms.extend(self.overlay.into_datoms());
+        }
+    }
+
+    pub(crate) fn resolution(self) -> Resolution {
+        let first = self.instant_datom();
+        let instant = first.v.as_inst().unwrap_or_default();
+        let datoms = self.overlay.into_datoms();
         let mut purged = self.purged;
         purged.sort_unstable_by(|a, b| DatomRef::from(a).cmp_in(&b.into(), Index::Eavt));
         purged.dedup();
         let resolved = ResolvedTx {
             tx: self.tx,
             new_attributes: self.new_attributes.into(),
-            datoms: datoms.into(),
+            datoms: std::iter::once(first).chain(datoms).collect(),
             purged: purged.into(),
         };
         let mut schema = self.schema;
@@ -146,17 +175,8 @@ impl Transactor<'_> {
             _ => std::collections::BTreeMap::new(),
         };
         meta.insert(kw!("db/txInstant").into(), Value::Inst(instant));
-        Ok(TxReport {
-            db_before: self.db.unviewed(),
-            db_after: self.db.apply_with_schema(&resolved, schema),
-            tx: resolved.tx,
-            tx_instant: instant,
-            tx_data: resolved.datoms,
-            purged: resolved.purged,
-            new_attributes: resolved.new_attributes,
-            tempids: self.tempids,
-            tx_meta: Value::map(meta),
-        })
+        let tempids = self.tempids;
+        Resolution { resolved, schema, instant, tempids, meta: Value::map(meta) }
     }
 }
 

@@ -8,6 +8,7 @@ use super::TxError;
 use super::transactor::Transactor;
 use crate::datom::{AttrId, EntityId, TX0};
 use crate::db::{DbError, after, entity_value, is_user_entity};
+use crate::schema::system;
 
 /// What was learned about tempids in passes that had to be given up, because a tempid turned out to
 /// mean an entity after it had been given an id.
@@ -350,6 +351,9 @@ impl Transactor<'_> {
                 || self.schema.attribute(a).entity.is_some())
         {
             return Ok(a);
+        }
+        if *ident == system::function() {
+            return Ok(self.intern(ident));
         }
         if ident.is_reverse() || ident.text() == "db/id" {
             return Err(TxError::Syntax {

@@ -48,12 +48,18 @@ impl Transactor<'_> {
             ("db/cas" | "db.fn/cas", _) => {
                 wrong("compare-and-set takes an entity, an attribute, the old and the new value")
             }
-            ("db.fn/call", _) => wrong("functions of the host cannot be called in a transaction"),
+            ("db.fn/call", arguments) => self.call(arguments, form),
             (
                 "db/purge" | "db.purge/attribute" | "db.purge/entity" | "db.history.purge/before",
                 arguments,
             ) => self.purge(op.text(), arguments, form),
-            _ => wrong(&format!("unknown operation {op}")),
+            (_, arguments) => match self.call_installed(op, arguments, form) {
+                Some(called) => called,
+                None => wrong(&format!(
+                    "unknown operation {op}: neither one of :db/add, :db/retract, :db/cas … \
+                     nor a transaction function"
+                )),
+            },
         }
     }
 

@@ -43,6 +43,16 @@ impl<'a> Overlay<'a> {
         }
     }
 
+    /// What happened so far, as [`Self::into_datoms`] tells it.
+    pub(crate) fn told(&self) -> Vec<Datom> {
+        if self.again { normal(self.datoms.clone()) } else { self.datoms.clone() }
+    }
+
+    /// Whether a fact changed more than once.
+    pub(crate) fn is_told_again(&self) -> bool {
+        self.again
+    }
+
     /// What happened. A fact that was stated and taken back more than once is told by its first and
     /// its last change.
     pub(crate) fn into_datoms(self) -> Vec<Datom> {

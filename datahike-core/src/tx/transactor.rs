@@ -6,9 +6,10 @@ use std::sync::Arc;
 use datahike_value::{Keyword, Value};
 use smallvec::SmallVec;
 
+use super::call::Midway;
 use super::names::{Learned, Name, Names, Subject, next_tx};
 use super::overlay::Overlay;
-use super::{TxError, TxOptions, TxReport};
+use super::{Resolution, TxError, TxOptions};
 use crate::datom::{AttrId, Datom, EntityId, TxId};
 use crate::db::{Db, SchemaFlexibility};
 use crate::schema::{Schema, system};
@@ -43,10 +44,22 @@ pub(crate) struct Transactor<'a> {
     pub(crate) stale: Option<(EntityId, SmallVec<[AttrId; 4]>)>,
     /// Entities that asked to be checked, and the specification.
     pub(crate) ensure: Vec<(EntityId, Keyword)>,
+    /// Transactions whose valid time was said something about.
+    pub(crate) dated: SmallVec<[EntityId; 2]>,
+    /// Functions of the host that are being called.
+    pub(crate) calls: usize,
+    pub(crate) midway: Option<Midway>,
 }
 
-/// Transacts; see [`Db::with`].
-pub(crate) fn transact(db: &Db, tx_data: &Value, options: &TxOptions) -> Result<TxReport, TxError> {
+/// Resolves; see [`Db::with`].
+pub(crate) fn resolve(
+    db: &Db,
+    tx_data: &Value,
+    options: &TxOptions,
+) -> Result<Resolution, TxError> {
+    if db.is_filtered() {
+        return Err(TxError::Filtered);
+    }
     let forms = forms(tx_data)?;
     let mut learned = Learned::default();
     loop {
@@ -59,7 +72,7 @@ pub(crate) fn transact(db: &Db, tx_data: &Value, options: &TxOptions) -> Result<
                 return Err(super::probe::widen(db, &forms, missing).into());
             }
             Err(error) if !pass.void => return Err(error),
-            Ok(()) if !pass.void => return pass.report(),
+            Ok(()) if !pass.void => return Ok(pass.resolution()),
             _ => {}
         }
         if learned.len() == before {
@@ -72,7 +85,7 @@ pub(crate) fn transact(db: &Db, tx_data: &Value, options: &TxOptions) -> Result<
     }
 }
 
-fn forms(tx_data: &Value) -> Result<Vec<&Value>, TxError> {
+pub(crate) fn forms(tx_data: &Value) -> Result<Vec<&Value>, TxError> {
     match tx_data {
         Value::Nil => Ok(Vec::new()),
         Value::Vector(forms) | Value::List(forms) => Ok(forms.iter().collect()),
@@ -105,6 +118,9 @@ impl<'a> Transactor<'a> {
             defined: Vec::new(),
             stale: None,
             ensure: Vec::new(),
+            dated: SmallVec::new(),
+            calls: 0,
+            midway: None,
         }
     }
 
@@ -141,7 +157,7 @@ impl<'a> Transactor<'a> {
         Ok(())
     }
 
-    fn form(&mut self, form: &Value) -> Result<(), TxError> {
+    pub(crate) fn form(&mut self, form: &Value) -> Result<(), TxError> {
         match form {
             Value::Nil => Ok(()),
             Value::Map(_) => self.map(form, None, 0).map(drop),
@@ -162,6 +178,9 @@ impl<'a> Transactor<'a> {
         }
         if crate::db::is_user_entity(e) && e > self.max_entity {
             self.max_entity = e;
+        }
+        if matches!(a, system::VALID_FROM | system::VALID_TO) && !self.dated.contains(&e) {
+            self.dated.push(e);
         }
         let datom = Datom { e, a, v, tx: self.tx, added };
         if Schema::defines_schema(a) {
@@ -223,15 +242,14 @@ impl<'a> Transactor<'a> {
                 self.map_entry(e, a, value, form, depth)?;
                 continue;
             };
-            if ident.namespace() == Some("db") {
-                match ident.name() {
-                    "id" => continue,
-                    "ensure" => {
-                        self.ask_ensure(e, value, form)?;
-                        continue;
-                    }
-                    _ => {}
+            match ident.text() {
+                // Says nothing here: what installs an attribute is its definition.
+                "db/id" | "db.install/_attribute" => continue,
+                "db/ensure" => {
+                    self.ask_ensure(e, value, form)?;
+                    continue;
                 }
+                _ => {}
             }
             if ident.is_reverse() {
                 self.reverse_entry(e, ident, value, form, depth)?;
@@ -378,7 +396,7 @@ impl<'a> Transactor<'a> {
         entries: &BTreeMap<Value, Value>,
         form: &Value,
     ) -> Result<Option<EntityId>, TxError> {
-        let mut means: Option<EntityId> = None;
+        let mut means: Option<Means> = None;
         let mut composites: SmallVec<[AttrId; 2]> = SmallVec::new();
         for (key, value) in entries {
             let Value::Keyword(ident) = key else { continue };
@@ -396,17 +414,39 @@ impl<'a> Transactor<'a> {
                     continue;
                 }
                 let Some(v) = self.known_value(a, v, form)? else { continue };
-                let owner = self.owner(a, &v)?;
-                agree(&mut means, owner, form)?;
+                if let Some(owner) = self.owner(a, &v)? {
+                    self.agree(&mut means, (owner, a, v), form)?;
+                }
             }
         }
         for tuple in composites {
             if let Some(v) = self.composite_of(entries, tuple, form)? {
-                let owner = self.owner(tuple, &v)?;
-                agree(&mut means, owner, form)?;
+                if let Some(owner) = self.owner(tuple, &v)? {
+                    self.agree(&mut means, (owner, tuple, v), form)?;
+                }
             }
         }
-        Ok(means)
+        Ok(means.map(|(e, ..)| e))
+    }
+
+    /// All unique values of a map must mean the same entity.
+    fn agree(&self, means: &mut Option<Means>, more: Means, form: &Value) -> Result<(), TxError> {
+        let (e, a, v) = &more;
+        match means {
+            Some((first_e, first_a, first_v)) if first_e != e => Err(TxError::Upsert {
+                reason: format!(
+                    "{} {first_v} means entity {first_e}, but {} {v} means entity {e}",
+                    self.schema.ident(*first_a),
+                    self.schema.ident(*a)
+                ),
+                form: form.clone(),
+            }),
+            Some(_) => Ok(()),
+            None => {
+                *means = Some(more);
+                Ok(())
+            }
+        }
     }
 
     fn composite_of(
@@ -451,20 +491,5 @@ pub(crate) enum Link {
     OwnerOf(EntityId, AttrId),
 }
 
-fn agree(
-    means: &mut Option<EntityId>,
-    owner: Option<EntityId>,
-    form: &Value,
-) -> Result<(), TxError> {
-    match (*means, owner) {
-        (Some(a), Some(b)) if a != b => Err(TxError::Upsert {
-            reason: format!("unique values mean both entity {a} and entity {b}"),
-            form: form.clone(),
-        }),
-        (None, Some(_)) => {
-            *means = owner;
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
+/// The entity that a unique value means.
+type Means = (EntityId, AttrId, Value);
