@@ -14,6 +14,7 @@ mod flush;
 mod iter;
 mod key;
 mod leaf;
+mod load;
 mod memory;
 mod node;
 mod purge;

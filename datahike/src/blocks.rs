@@ -9,14 +9,18 @@ use datahike_core::block::{Address, BlockSource, Missing};
 use datahike_core::index::Node;
 use datahike_store::{Address as StoreAddress, Store, StoreExt};
 use parking_lot::Mutex;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::error::Error;
 
 /// How often an evaluation may stop for missing blocks before it is given up. Each round fetches a
 /// level of a tree or a clause of a query, so a real one ends far below.
 const FETCH_ROUNDS_MAX: usize = 10_000;
+
+/// Parts of a large cache that are locked apart. Said outright, for to ask the system how many
+/// processors there are takes longer than to open a database.
+const CACHE_SHARDS: usize = 16;
 
 /// Decoded blocks of one store, bounded by bytes, shared by every snapshot that reads it.
 #[derive(Debug)]
@@ -51,9 +55,19 @@ impl Blocks {
     pub fn new(store: Arc<dyn Store>, capacity_bytes: u64) -> Self {
         // A decoded leaf of the usual size weighs about 10 KB.
         let expected = usize::try_from(capacity_bytes / 10_000).unwrap_or(usize::MAX).max(16);
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(expected).weight_capacity(capacity_bytes);
         Self {
             store,
-            cache: Cache::with_weighter(expected, capacity_bytes, ByBytes),
+            cache: match options.shards(CACHE_SHARDS).build() {
+                Ok(options) => Cache::with_options(
+                    options,
+                    ByBytes,
+                    DefaultHashBuilder::default(),
+                    DefaultLifecycle::default(),
+                ),
+                Err(_) => Cache::with_weighter(expected, capacity_bytes, ByBytes),
+            },
             pinned: Mutex::default(),
             damaged: Mutex::default(),
             reads: AtomicU64::new(0),

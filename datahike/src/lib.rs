@@ -27,7 +27,7 @@ mod writer;
 
 pub use blocks::{Blocks, Faulting};
 pub use branch::{Branch, BranchEvent, Observation, Snapshot};
-pub use bulk::BulkLoad;
+pub use bulk::{BulkLoad, Column, Table};
 pub use compact::{Compacted, Keep, compact};
 pub use config::Config;
 pub use connection::Connection;

@@ -19,8 +19,7 @@ use datahike_store::{Batch, Expect, StoreError};
 use datahike_value::{Uuid, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use self::flush::Flush;
-pub(crate) use self::flush::{record_of, write_out};
+pub(crate) use self::flush::{Flush, record_of, store_flush, write_out};
 use crate::branch::{Branch, BranchEvent, Loaded, Snapshot};
 use crate::versioning::check_merged;
 use crate::error::Error;

@@ -5,7 +5,6 @@ pub(crate) mod columns;
 mod csv;
 mod edn;
 mod json;
-mod rows;
 mod schema;
 mod source;
 
@@ -60,8 +59,9 @@ pub(crate) async fn run(args: Import) -> Result<(), Failure> {
         Plan::Export(datoms) => edn::restore(&mut load, datoms).await,
     };
     // What was committed before a failure stays: the indexes are written out for it too.
-    load.finish().await?;
+    let finished = load.finish().await;
     let done = done?;
+    finished?;
     let long = |n: u64| Value::Long(i64::try_from(n).unwrap_or(i64::MAX));
     output::line(Value::map([
         (kw!("transactions").into(), long(done.transactions)),

@@ -53,15 +53,30 @@ pub(crate) async fn write_out(
     dedup: Option<&Dedup>,
 ) -> Result<Flush, Error> {
     let flushed = blocks.settle(|| snapshot.db.indexes().flush()).await?;
-    let db = snapshot.db.with_indexes(flushed.indexes);
-    let (record_address, record) = record_of(&db, snapshot.at, snapshot.head.flush_record);
-    let mut out: Vec<(StoreAddress, Bytes)> = Vec::with_capacity(flushed.blocks.len() + 2);
-    for (address, bytes) in flushed.blocks {
-        if let Ok(node) = Node::decode(&bytes) {
-            blocks.insert(address, Arc::new(node));
+    for (address, bytes) in &flushed.blocks {
+        if let Ok(node) = Node::decode(bytes) {
+            blocks.insert(*address, Arc::new(node));
         }
-        out.push((StoreAddress(address.0), bytes.into()));
     }
+    let db = snapshot.db.with_indexes(flushed.indexes);
+    let purged = snapshot.db.indexes().has_purged();
+    store_flush(blocks, (db, flushed.blocks), snapshot, dedup, purged).await
+}
+
+/// Makes the blocks of a database durable that were written out as of `snapshot`.
+///
+/// # Errors
+/// What writing the store fails with.
+pub(crate) async fn store_flush(
+    blocks: &Blocks,
+    (db, made): (Db, Vec<(Address, Vec<u8>)>),
+    snapshot: &Snapshot,
+    dedup: Option<&Dedup>,
+    purged: bool,
+) -> Result<Flush, Error> {
+    let (record_address, record) = record_of(&db, snapshot.at, snapshot.head.flush_record);
+    let mut out: Vec<(StoreAddress, Bytes)> = Vec::with_capacity(made.len() + 2);
+    out.extend(made.into_iter().map(|(address, bytes)| (StoreAddress(address.0), bytes.into())));
     out.push((StoreAddress(record_address.0), record));
     let dedup = dedup.map(|dedup| {
         let bytes = Bytes::from(dedup.encode());
@@ -72,7 +87,7 @@ pub(crate) async fn write_out(
     blocks.store().put(out).await?;
     Ok(Flush {
         db,
-        purged: snapshot.db.indexes().has_purged(),
+        purged,
         head: Head {
             flush_record: record_address,
             flush: snapshot.at,

@@ -4,15 +4,13 @@ use std::collections::HashSet;
 use std::io::BufRead;
 
 use csv::{Reader, ReaderBuilder, StringRecord};
-use datahike::core::datom::AttrId;
 use datahike::core::schema::ValueType;
-use datahike::{BulkLoad, Keyword, Value};
+use datahike::{BulkLoad, Column, Keyword, Value};
 use tokio::sync::mpsc;
 
 use super::Imported;
 use super::columns::{ColumnType, Inference};
-use super::rows::{self, Batch, Rows};
-use super::schema::{self, Wanted};
+use super::schema;
 use super::source::Source;
 use crate::cli::Import;
 use crate::failure::Failure;
@@ -23,11 +21,12 @@ const BATCHES_WAITING: usize = 2;
 /// What a first pass over the file found.
 #[derive(Debug)]
 pub(super) struct Plan {
-    columns: Vec<Column>,
+    columns: Vec<Planned>,
 }
 
+/// A column of the file.
 #[derive(Clone, Debug)]
-struct Column {
+struct Planned {
     name: String,
     ident: Keyword,
     column_type: ColumnType,
@@ -53,7 +52,7 @@ pub(super) fn plan(source: &Source, args: &Import) -> Result<Plan, Failure> {
     }
     let column = |(name, inference): (String, Inference)| {
         let given = args.types.iter().find(|(column, _)| *column == name);
-        Column {
+        Planned {
             ident: match &args.namespace {
                 Some(namespace) => Keyword::new(Some(namespace), &name),
                 None => Keyword::new(None, &name),
@@ -107,38 +106,44 @@ pub(super) async fn load(
     let mut done = Imported::default();
     let mut wanted = Vec::new();
     for column in &mut plan.columns {
-        if let Some(declared) = schema::declared(load, &column.ident) {
+        let declared = schema::declared(load, &column.ident);
+        if let Some(declared) = declared {
             let text = format!("{} is of a type that no column has", column.ident);
             column.column_type = schema::column_type(declared).ok_or_else(|| Failure::new(text))?;
         }
         let value_type = Keyword::new(Some("db.type"), column.column_type.name());
-        wanted.push(Wanted {
+        let inferred = ValueType::from_ident(&value_type).unwrap_or(ValueType::String);
+        wanted.push(Column {
             ident: column.ident.clone(),
-            value_type: ValueType::from_ident(&value_type).unwrap_or(ValueType::String),
-            many: false,
+            value_type: declared.and_then(|a| a.value_type).unwrap_or(inferred),
             unique: column.unique,
+            many: false,
         });
     }
-    let all_new = schema::declare(load, &wanted, &mut done).await?;
-    let ids = plan.columns.iter().map(|column| load.db().schema().attr_id(&column.ident));
-    let ids: Vec<AttrId> = ids.flatten().collect();
+    schema::check_unique(load, &wanted)?;
+    let declared = load.declare(&wanted).await?;
+    if declared > 0 {
+        done.add(declared);
+    }
+    let mut table = load.table(wanted).await?;
 
     let (input, bar) = source.open_shown()?;
     let (sender, mut batches) = mpsc::channel(BATCHES_WAITING);
     let mut parser = Parser {
         reader: reader(input),
-        seen: vec![HashSet::new(); plan.columns.len()],
         last: vec![Value::Nil; plan.columns.len()],
         columns: plan.columns,
-        ids,
-        all_new,
         rows_max: args.batch as usize,
     };
     // Parsing and writing keep one core busy each.
     let parsing = std::thread::spawn(move || parser.run(&sender));
-    while let Some(batch) = batches.recv().await {
-        rows::add(load, batch, &mut done).await?;
+    while let Some(mut cells) = batches.recv().await {
+        let datoms = load.add_rows(&mut table, &mut cells).await?;
+        if datoms > 0 {
+            done.add(datoms);
+        }
     }
+    load.commit().await?;
     bar.finish_and_clear();
     match parsing.join() {
         Ok(parsed) => parsed.map_err(|failure| source.failure(failure))?,
@@ -149,75 +154,38 @@ pub(super) async fn load(
 
 struct Parser {
     reader: Reader<Box<dyn BufRead + Send>>,
-    columns: Vec<Column>,
-    ids: Vec<AttrId>,
-    /// The values of unique columns so far.
-    seen: Vec<HashSet<Value>>,
+    columns: Vec<Planned>,
     /// The value above in each column: neighbours are often equal, and share it.
     last: Vec<Value>,
-    all_new: bool,
     rows_max: usize,
 }
 
 impl Parser {
-    fn run(&mut self, batches: &mpsc::Sender<Batch>) -> Result<(), Failure> {
+    fn run(&mut self, batches: &mpsc::Sender<Vec<Value>>) -> Result<(), Failure> {
         let mut record = StringRecord::new();
-        let mut rows = Rows::default();
-        let mut maps = Vec::new();
-        let mut row: Vec<(usize, Value)> = Vec::new();
-        // Nobody to send to: the writer has failed and says why.
+        let batch_cells = self.rows_max.saturating_mul(self.columns.len());
+        let mut cells = Vec::new();
         while self.reader.read_record(&mut record).map_err(wrong)? {
-            self.read(&record, &mut row)?;
-            if self.all_new && !self.repeats(&row) {
-                rows.cells.extend(row.drain(..).map(|(column, v)| (self.ids[column], v)));
-                rows.ends.push(rows.cells.len());
-                if rows.len() >= self.rows_max {
-                    let full = std::mem::take(&mut rows);
-                    rows.cells.reserve(full.cells.len());
-                    if batches.blocking_send(Batch::New(full)).is_err() {
-                        return Ok(());
-                    }
-                }
-                continue;
-            }
-            let entry =
-                |(column, v): (usize, Value)| (Value::from(self.columns[column].ident.clone()), v);
-            let map = Value::map(row.drain(..).map(entry));
-            if self.all_new {
-                // A row about an entity of an earlier one: that one first.
-                let before = std::mem::take(&mut rows);
-                let sent = batches.blocking_send(Batch::New(before)).is_ok();
-                if !sent || batches.blocking_send(Batch::Maps(vec![map])).is_err() {
+            self.read(&record, &mut cells)?;
+            if cells.len() >= batch_cells {
+                let room = Vec::with_capacity(cells.len());
+                // Nobody to send to: the writer has failed and says why.
+                if batches.blocking_send(std::mem::replace(&mut cells, room)).is_err() {
                     return Ok(());
                 }
-                continue;
-            }
-            if map != Value::map([]) {
-                maps.push(map);
-            }
-            if maps.len() >= self.rows_max
-                && batches.blocking_send(Batch::Maps(std::mem::take(&mut maps))).is_err()
-            {
-                return Ok(());
             }
         }
-        if rows.len() > 0 {
-            let _ = batches.blocking_send(Batch::New(rows));
-        }
-        if !maps.is_empty() {
-            let _ = batches.blocking_send(Batch::Maps(maps));
+        if !cells.is_empty() {
+            let _ = batches.blocking_send(cells);
         }
         Ok(())
     }
 
-    /// The row's cells as values, by column.
-    fn read(
-        &mut self,
-        record: &StringRecord,
-        row: &mut Vec<(usize, Value)>,
-    ) -> Result<(), Failure> {
+    /// Adds the row's cells as values, nil where it has none.
+    fn read(&mut self, record: &StringRecord, cells: &mut Vec<Value>) -> Result<(), Failure> {
         for (at, (cell, column)) in record.iter().zip(&self.columns).enumerate() {
             if cell.is_empty() {
+                cells.push(Value::Nil);
                 continue;
             }
             let value = match &self.last[at] {
@@ -233,19 +201,8 @@ impl Parser {
             if matches!(value, Value::Str(_)) {
                 self.last[at] = value.clone();
             }
-            row.push((at, value));
+            cells.push(value);
         }
         Ok(())
-    }
-
-    /// Whether a unique value of the row was there before.
-    fn repeats(&mut self, row: &[(usize, Value)]) -> bool {
-        let mut repeats = false;
-        for (column, value) in row {
-            if self.columns[*column].unique {
-                repeats |= !self.seen[*column].insert(value.clone());
-            }
-        }
-        repeats
     }
 }

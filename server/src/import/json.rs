@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::io::BufRead;
 
 use datahike::core::schema::ValueType;
-use datahike::{BulkLoad, Keyword, Value};
+use datahike::{BulkLoad, Column, Keyword, Value};
 use serde_json::{Map, Value as Json};
 
 use super::Imported;
 use super::columns::ColumnType;
-use super::rows::{self, Batch};
-use super::schema::{self, Wanted};
+use super::schema;
 use super::source::Source;
 use crate::cli::Import;
 use crate::failure::Failure;
@@ -135,6 +134,7 @@ pub(super) async fn load(
         let ident = Keyword::new(args.namespace.as_deref(), name);
         let given = args.types.iter().find(|(column, _)| column == name).map(|(_, given)| *given);
         let declared = schema::declared(load, &ident);
+        let declared_type = declared.and_then(|attribute| attribute.value_type);
         let column = match key.kind {
             KeyKind::Entity => None,
             kind => Some(given.or_else(|| declared.and_then(schema::column_type)).unwrap_or(
@@ -147,15 +147,20 @@ pub(super) async fn load(
             )),
         };
         let value_type = Keyword::new(Some("db.type"), column.map_or("ref", ColumnType::name));
-        wanted.push(Wanted {
+        let inferred = ValueType::from_ident(&value_type).unwrap_or(ValueType::String);
+        wanted.push(Column {
             ident: ident.clone(),
-            value_type: ValueType::from_ident(&value_type).unwrap_or(ValueType::String),
+            value_type: declared_type.unwrap_or(inferred),
             many: key.many,
             unique: args.unique.contains(name),
         });
         attributes.insert(name.clone(), (ident, column));
     }
-    schema::declare(load, &wanted, &mut done).await?;
+    schema::check_unique(load, &wanted)?;
+    let declared = load.declare(&wanted).await?;
+    if declared > 0 {
+        done.add(declared);
+    }
     let (input, bar) = source.open_shown()?;
     let mut batches = Vec::new();
     let mut maps = Vec::new();
@@ -169,7 +174,9 @@ pub(super) async fn load(
     })?;
     batches.push(maps);
     for maps in batches.into_iter().filter(|maps| !maps.is_empty()) {
-        rows::add(load, Batch::Maps(maps), &mut done).await?;
+        let report = load.transact(&Value::vector(maps)).await?;
+        done.add(report.tx_data.len());
+        load.commit().await?;
     }
     bar.finish_and_clear();
     Ok(done)

@@ -1,47 +1,18 @@
 //! The attributes that imported data needs.
 
-use datahike::core::schema::{Attribute, ValueType};
-use datahike::{BulkLoad, Keyword, Value, kw};
+use datahike::core::schema::Attribute;
+use datahike::{BulkLoad, Column, Keyword};
 
-use super::Imported;
 use super::columns::ColumnType;
 use crate::failure::Failure;
 
-/// An attribute as a file needs it.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) ident: Keyword,
-    pub(super) value_type: ValueType,
-    pub(super) many: bool,
-    pub(super) unique: bool,
-}
-
-impl Wanted {
-    fn definition(&self) -> Value {
-        let cardinality = if self.many { "db.cardinality/many" } else { "db.cardinality/one" };
-        let mut entries = vec![
-            (kw!("db/ident").into(), self.ident.clone().into()),
-            (kw!("db/valueType").into(), self.value_type.ident().into()),
-            (kw!("db/cardinality").into(), Value::keyword(cardinality)),
-        ];
-        if self.unique {
-            entries.push((kw!("db/unique").into(), Value::keyword("db.unique/identity")));
-        }
-        Value::map(entries)
-    }
-}
-
 /// The attribute of this name, if the database declares it.
-pub(super) fn declared<'a>(load: &'a BulkLoad, ident: &Keyword) -> Option<&'a Attribute> {
+pub(super) fn declared<'a>(load: &'a mut BulkLoad, ident: &Keyword) -> Option<&'a Attribute> {
     load.db().attribute(ident).filter(|attribute| attribute.value_type.is_some())
 }
 
-/// Declares the attributes that the database does not have; whether all were new.
-pub(super) async fn declare(
-    load: &mut BulkLoad,
-    wanted: &[Wanted],
-    done: &mut Imported,
-) -> Result<bool, Failure> {
+/// Refuses an attribute that is to be unique and is declared otherwise.
+pub(super) fn check_unique(load: &mut BulkLoad, wanted: &[Column]) -> Result<(), Failure> {
     for one in wanted {
         if let Some(found) = declared(load, &one.ident)
             && one.unique
@@ -53,18 +24,7 @@ pub(super) async fn declare(
             );
         }
     }
-    let new: Vec<Value> = wanted
-        .iter()
-        .filter(|one| load.db().attribute(&one.ident).is_none())
-        .map(Wanted::definition)
-        .collect();
-    let all_new = new.len() == wanted.len();
-    if !new.is_empty() {
-        let report = load.transact(&Value::vector(new)).await?;
-        done.add(report.tx_data.len());
-        load.commit().await?;
-    }
-    Ok(all_new)
+    Ok(())
 }
 
 /// How cells of a declared attribute are read, where they can be.

@@ -15,6 +15,8 @@ use crate::{Batch, Expect, Head, StoreError};
 /// Room is prepared in steps of what there is, between these.
 const ROOM_MIN: u64 = 64 << 10;
 const ROOM_MAX: u64 = 1 << 20;
+/// A frame of this size is written without preparing room for it.
+const LARGE_BYTES: u64 = 256 << 10;
 /// Distance between remembered places of a segment.
 const POINT_BYTES: u64 = 32 << 10;
 /// Piece in which a log is read, and in which a reader looks for a new head.
@@ -220,12 +222,14 @@ impl Log {
             bytes = frame.encode(active.salt);
         }
         let end = active.offset + bytes.len() as u64;
-        self.prepare(active, end)?;
+        // A large frame makes its own room: with its bytes, the change of metadata costs little.
+        if (bytes.len() as u64) < LARGE_BYTES {
+            self.prepare(active, end)?;
+        }
         if let Err(error) = self.medium.write(&*active.file, &bytes, active.offset, &active.path) {
             // A frame cut short cannot pass for a whole one, but the next may be shorter than what
             // this one left behind.
-            let zeros = vec![0; bytes.len()];
-            return match self.medium.write(&*active.file, &zeros, active.offset, &active.path) {
+            return match self.erase(active) {
                 Ok(()) => Err(error),
                 Err(_) => {
                     let cause = std::io::Error::other(error.to_string());
@@ -241,7 +245,15 @@ impl Log {
         }
         view.state = state;
         active.offset = end;
+        active.room = active.room.max(end);
         Ok(())
+    }
+
+    /// Overwrites all behind the last good frame.
+    fn erase(&self, active: &Active) -> Result<(), StoreError> {
+        let (file, path) = (&*active.file, &active.path);
+        let end = file.len().map_err(|error| failed("measure", path, error))?;
+        write_zeros(&self.medium, file, path, active.offset, end)
     }
 
     /// Makes durable zeros up to `end` and some more, so that a commit changes no metadata.
