@@ -5,8 +5,12 @@
 #[path = "cli/kit.rs"]
 mod kit;
 
+#[path = "cli/branches.rs"]
+mod branches;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/http.rs"]
+mod http;
 #[path = "cli/importing.rs"]
 mod importing;
 #[path = "cli/serving.rs"]

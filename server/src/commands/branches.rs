@@ -1,4 +1,4 @@
-use datahike::Value;
+use datahike::{Value, kw};
 
 use super::form;
 use crate::cli::{Branch, DeleteBranch, History, Merge, Target, Verify};
@@ -63,11 +63,11 @@ pub(super) async fn verify(args: Verify) -> Result<(), Failure> {
     let session = Session::read(&args.target).await?;
     let deep = if args.deep { true.into() } else { Value::Nil };
     let verified = session.call("verify", [("deep", deep)]).await?;
-    for branch in verified.get(&Value::keyword("branches")).and_then(Value::as_slice).unwrap_or(&[])
+    for branch in verified.get(&kw!("branches")).and_then(Value::as_slice).unwrap_or(&[])
     {
         output::line(branch)?;
     }
-    let blocks = verified.get(&Value::keyword("blocks")).cloned().unwrap_or_default();
+    let blocks = verified.get(&kw!("blocks")).cloned().unwrap_or_default();
     output::line(Value::map([(Value::keyword("blocks"), blocks)]))?;
     session.close().await
 }
