@@ -9,8 +9,6 @@ mod kit;
 mod branches;
 #[path = "cli/files.rs"]
 mod files;
-#[path = "cli/http.rs"]
-mod http;
 #[path = "cli/importing.rs"]
 mod importing;
 #[path = "cli/serving.rs"]
