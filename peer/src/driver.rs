@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,11 +16,15 @@ use crate::frame::{self, SerializerId};
 use crate::hello::Hello;
 use crate::message::Message;
 use crate::middleware::Flow;
-use crate::rt::{BoxFuture, Time};
+use crate::rt::{BoxFuture, Time, within};
 use crate::serializer::{Edn, Serializer};
 use crate::session::{Agreement, Effect, Session};
 use crate::transport::Received;
 use crate::wire::Wire;
+
+/// How long to wait for the other side's answer to a close, once everything before it has left: who
+/// stops should not be held up by one that never answers.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Frames handled before what waits to go out is written.
 const INBOUND_BATCH: usize = 32;
@@ -368,7 +373,7 @@ impl Driver {
         self.ended.get_or_insert(Ended { close, refusal: self.refusal.clone() });
     }
 
-    /// Lets what waits leave, says why, and waits for the answer, all within the time for it.
+    /// Lets what waits leave, says why, and waits for the answer, each within the time for it.
     async fn finish_closing(&mut self) {
         let Some(close) = self.closing.clone() else {
             return;
@@ -376,22 +381,23 @@ impl Driver {
         let runtime = self.connection.runtime().clone();
         let limit = self.connection.limits().close;
         let shared = self.shared().clone();
-        let polite = poll_fn(|cx| {
-            let mut wire = shared.wire.lock();
-            // A peer that is dead or floods would only hold up the close.
-            let drain = close.code != Close::DEAD && close.code != Close::TRY_AGAIN;
-            if drain && self.ended.is_none() && !wire.write(cx, &shared.queue) {
-                return match wire.take_failure() {
-                    Some(_) => Poll::Ready(()),
-                    None => Poll::Pending,
-                };
-            }
-            match wire.transport() {
-                Some(transport) => transport.poll_close(cx, &close).map(|_| ()),
-                None => Poll::Ready(()),
-            }
+        // A peer that is dead or floods would only hold up the close.
+        let drain = close.code != Close::DEAD && close.code != Close::TRY_AGAIN;
+        if drain && self.ended.is_none() {
+            let drained = poll_fn(|cx| {
+                let mut wire = shared.wire.lock();
+                match wire.write(cx, &shared.queue) || wire.take_failure().is_some() {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            });
+            let _ = within(&*runtime, limit, drained).await;
+        }
+        let farewell = poll_fn(|cx| match shared.wire.lock().transport() {
+            Some(transport) => transport.poll_close(cx, &close).map(|_| ()),
+            None => Poll::Ready(()),
         });
-        let _ = crate::rt::within(&*runtime, limit, polite).await;
+        let _ = within(&*runtime, limit.min(FAREWELL), farewell).await;
         self.end(close);
     }
 }

@@ -142,6 +142,14 @@ pub enum TransportError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The other side does not prove who it is, or speaks no TLS that is known here.
+    #[error("{address} is not trusted: {detail}")]
+    Untrusted {
+        /// Who.
+        address: String,
+        /// What is wrong with its certificate.
+        detail: String,
+    },
     /// Took longer than allowed.
     #[error("no answer from {address} within {seconds} s")]
     Timeout {

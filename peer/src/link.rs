@@ -249,6 +249,10 @@ impl Keeper {
                     format!("{url:?} is not an address to connect to: {detail}"),
                 ));
             }
+            // Whoever it is will not become another by being asked again.
+            Some(Some(Err(error @ TransportError::Untrusted { .. }))) => {
+                return Outcome::Refused(Refusal::new("peer/untrusted", error.to_string()));
+            }
             Some(Some(Err(error))) => {
                 return Outcome::Lost { reason: error.to_string(), was_open: false };
             }

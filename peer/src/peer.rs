@@ -44,6 +44,9 @@ pub(crate) struct PeerInner {
     pub(crate) limits: Limits,
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) authorize: Arc<dyn Authorize>,
+    /// Trusted besides the public authorities.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) roots: Arc<[rustls::pki_types::CertificateDer<'static>]>,
     connections: DashMap<ConnectionId, Connection>,
     /// Which principal each peer id belongs to at the moment, and by which connections.
     claims: DashMap<PeerId, (Arc<str>, Vec<ConnectionId>)>,
@@ -55,7 +58,7 @@ pub(crate) struct PeerInner {
 /// Puts a [`Peer`] together.
 #[must_use]
 pub struct PeerBuilder {
-    inner: PeerInner,
+    pub(crate) inner: PeerInner,
 }
 
 impl Peer {
@@ -73,6 +76,8 @@ impl Peer {
             limits: Limits::DEFAULT,
             authenticate: Arc::new(Nobody),
             authorize: Arc::new(Everything),
+            #[cfg(not(target_family = "wasm"))]
+            roots: Arc::from([]),
             connections: DashMap::new(),
             claims: DashMap::new(),
             next: AtomicU64::new(1),

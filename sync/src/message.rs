@@ -285,6 +285,8 @@ pub enum Cause {
     Shutdown,
     /// The database was deleted.
     Deleted,
+    /// The server's own store is damaged: asking again does not help before it is repaired.
+    Damaged,
 }
 
 /// Why what a mirror holds does not go with what the server has. Nothing is ever mixed: the mirror

@@ -323,7 +323,8 @@ impl Provider {
         match (asked, answer) {
             (None, _) => {}
             (_, Answer::Failed(error)) => {
-                self.close(Cause::Internal, &error.to_string(), effects);
+                let cause = if error.damaged { Cause::Damaged } else { Cause::Internal };
+                self.close(cause, &error.to_string(), effects);
             }
             (Some(Asked::Fetch), Answer::Blocks(blocks)) => self.fetched(blocks, effects),
             (Some(Asked::Fetch), _) => {}

@@ -143,6 +143,8 @@ pub struct SourceError {
     /// The reason.
     #[source]
     pub source: Box<dyn Error + Send + Sync>,
+    /// What is stored is damaged, so that asking again does not help.
+    pub damaged: bool,
 }
 
 /// A question of a [`Provider`](crate::Provider) to its source.
@@ -236,6 +238,7 @@ impl Entries {
                         to.seq
                     )
                     .into(),
+                    damaged: false,
                 })
             }
             _ => Ok(self),

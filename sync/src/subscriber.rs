@@ -440,7 +440,11 @@ impl Subscriber {
             SyncError::Refused { cause, .. } => {
                 matches!(
                     cause,
-                    Cause::UnknownDatabase | Cause::NotAllowed | Cause::Deleted | Cause::Reset(_)
+                    Cause::UnknownDatabase
+                        | Cause::NotAllowed
+                        | Cause::Deleted
+                        | Cause::Damaged
+                        | Cause::Reset(_)
                 )
             }
             _ => false,

@@ -422,6 +422,7 @@ impl Replica for StoreReplica {
         saved.map(drop).map_err(refused("append to its log", seq))
     }
 
+    /// Never follows: the changed blocks come instead, see [`BranchSource`](super::BranchSource).
     async fn apply_difference(&self, _: FlushPoint, _: Bytes) -> Result<Fold, ReplicaError> {
         Ok(Fold::Different)
     }

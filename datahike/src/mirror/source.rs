@@ -7,9 +7,9 @@ use bytes::Bytes;
 use datahike_core::block::{Address, BlockSource, Missing};
 use datahike_core::commit::{FlushRecord, encode_batch, public_part};
 use datahike_core::index::{Node, Root, changed_blocks};
-use datahike_store::{Address as StoreAddress, StoreError};
+use datahike_store::{Address as StoreAddress, StoreError, StoreExt};
 use datahike_sync::{
-    Address as SyncAddress, Batch, Change, Entries, FlushPoint, Head, Point, Seeds, Source,
+    Address as SyncAddress, Batch, Change, Difference, Entries, FlushPoint, Head, Point, Seeds, Source,
     SourceError, State, limits::ENTRIES_PER_MESSAGE_MAX,
 };
 use parking_lot::Mutex;
@@ -42,8 +42,26 @@ impl BranchSource {
         match self.branch.blocks().read(address).await {
             Ok(bytes) => Ok(Some(FlushRecord::decode(&bytes)?)),
             Err(Error::BlockLost { .. }) => Ok(None),
+            Err(Error::Store(error)) => {
+                Err(self.damage(&[StoreAddress(address.0)], error).await)
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// Which of some blocks that cannot be read is the damaged one.
+    async fn damage(&self, wanted: &[StoreAddress], error: StoreError) -> Error {
+        if matches!(error, StoreError::Corrupt { .. }) {
+            for address in wanted {
+                if let Err(StoreError::Corrupt { offset, reason, .. }) =
+                    self.branch.store().get_one(address).await
+                {
+                    let reason = format!("{reason}, at byte {offset} of its file");
+                    return Error::BlockDamaged { address: Address(address.0), reason };
+                }
+            }
+        }
+        error.into()
     }
 
     async fn entries_from(&self, from: &Point, max_bytes: usize) -> Result<Entries, Error> {
@@ -123,7 +141,15 @@ impl BranchSource {
         let blocks = self.branch.blocks();
         let mut addresses = vec![flush.address];
         for root in [record.roots.current[0], record.roots.history[0]].into_iter().flatten() {
-            let tree = blocks.settle(|| tree_of(blocks, root)).await?;
+            let tree = match blocks.settle(|| tree_of(blocks, root)).await {
+                Ok(tree) => tree,
+                Err(Error::Store(error)) => {
+                    let lacking = tree_of(blocks, root).err().map(|missing| missing.addresses);
+                    let lacking = lacking.into_iter().flatten().map(|a| StoreAddress(a.0));
+                    return Err(self.damage(&lacking.collect::<Vec<_>>(), error).await);
+                }
+                Err(error) => return Err(error),
+            };
             addresses.extend(tree.into_iter().map(|address| SyncAddress(address.0)));
         }
         let addresses: Arc<[SyncAddress]> = addresses.into();
@@ -205,6 +231,15 @@ impl Source for BranchSource {
         self.batch_from(from, max_bytes).await.map_err(failed("the log"))
     }
 
+    /// Names the newest flush and says nothing of what changed: a copy that cannot follow asks for the
+    /// blocks by which that differs from its own flush, and gets those, as patches where it can be.
+    async fn difference(&self, from: &Point) -> Result<Option<Difference>, SourceError> {
+        let head = self.branch.snapshot().head;
+        let address = SyncAddress(head.flush_record.0);
+        let to = FlushPoint { at: point(head.flush), address };
+        Ok((to.at.seq > from.seq).then_some(Difference { to, bytes: Bytes::new() }))
+    }
+
     async fn seeds(&self, flush: &FlushPoint) -> Result<Option<Seeds>, SourceError> {
         self.seeds_of(flush).await.map_err(failed("a snapshot"))
     }
@@ -219,7 +254,10 @@ impl Source for BranchSource {
         let mut bytes = 0;
         for some in addresses.chunks(BLOCKS_READ_AT_ONCE) {
             let wanted: Vec<_> = some.iter().map(|a| StoreAddress(a.0)).collect();
-            let found = store.get(&wanted).await.map_err(|e| failed("blocks")(e.into()))?;
+            let found = match store.get(&wanted).await {
+                Ok(found) => found,
+                Err(error) => return Err(failed("blocks")(self.damage(&wanted, error).await)),
+            };
             for block in found {
                 let len = block.as_ref().map_or(0, Bytes::len);
                 if !answers.is_empty() && bytes + len > max_bytes {
@@ -252,5 +290,11 @@ const BATCH_BYTES_MIN: usize = 1 << 10;
 const BLOCKS_READ_AT_ONCE: usize = 256;
 
 fn failed(what: &'static str) -> impl Fn(Error) -> SourceError {
-    move |error| SourceError { what, source: error.into() }
+    move |error| {
+        let damaged = matches!(
+            error,
+            Error::BlockDamaged { .. } | Error::Commit(_) | Error::Store(StoreError::Corrupt { .. })
+        );
+        SourceError { what, source: error.into(), damaged }
+    }
 }

@@ -69,6 +69,50 @@ async fn what_was_missed_costs_less_than_twice_its_datoms_as_a_run() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_log_is_gone_only_changed_blocks_come() {
+    let (server_folder, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(server_folder.path()).await;
+    let id = Uuid::from_u128(12);
+    let served = server.create(id).await;
+    // Nothing that could be compressed: what is sent is what it says.
+    let person = |n: u64| {
+        let name = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        format!("{{:db/id {} :n {n} :age 1 :name \"{name:x}\"}}", n + 1)
+    };
+    let all = (0..20_000).map(person).collect::<Vec<_>>().join(" ");
+    served.transact(form(&format!("[{all}]"))).await.unwrap();
+    served.flush().await.unwrap();
+    let wire = Wire::to(&server).await;
+    let config = client(&wire.url(), folder.path(), id);
+    let mirror = connect(&config).await.unwrap();
+    let whole = wire.bytes();
+    mirror.release().await.unwrap();
+
+    for round in 0..4 {
+        let changed = (0..200).map(|n| format!("[:db/add {} :age {}]", n + 1, 100 + round));
+        let changed = changed.collect::<Vec<_>>().join(" ");
+        served.transact(form(&format!("[{changed}]"))).await.unwrap();
+        served.flush().await.unwrap();
+    }
+    let keep = datahike::Keep::default();
+    datahike::compact(&served, keep).await.unwrap();
+    let before = wire.bytes();
+    let mirror = connect(&config).await.unwrap();
+    let bytes = wire.bytes() - before;
+    assert!(mirror.db().same_datoms(&served.db()).unwrap());
+    let (here, there) = (mirror.db().history().unwrap(), served.db().history().unwrap());
+    assert!(here.same_datoms(&there).unwrap());
+    assert_eq!(mirror.snapshot().head.flush_record, served.snapshot().head.flush_record);
+    println!("{bytes} bytes where the log is gone, {whole} for a first mirror");
+    assert!(bytes < whole / 8, "{bytes} bytes where the log is gone, {whole} for a first mirror");
+    // It goes on from there, commit by commit.
+    mirror.transact(form("[{:n 20000}]")).await.unwrap();
+    assert!(mirror.db().same_datoms(&served.db()).unwrap());
+    mirror.release().await.unwrap();
+    server.stop().await;
+}
+
 const CONNECTING: u64 = 1_200;
 
 /// The size of datoms as leaves of an index.

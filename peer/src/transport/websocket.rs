@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::{Sink, Stream};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -21,7 +23,7 @@ use crate::connection::Connection;
 use crate::error::{Close, TransportError};
 use crate::limits::Limits;
 use crate::link::{Link, LinkOptions};
-use crate::peer::Peer;
+use crate::peer::{Peer, PeerBuilder};
 use crate::rt::{BoxFuture, within};
 
 /// Allocated for every connection at once, so small: thousands of connections are idle.
@@ -42,7 +44,8 @@ fn config(limits: &Limits) -> WebSocketConfig {
 impl Peer {
     /// Keeps a connection to a `ws://` or `wss://` address.
     pub fn connect(&self, url: impl Into<String>, options: LinkOptions) -> Link {
-        let dial = WebSocketDial { url: url.into(), limits: self.limits().clone() };
+        let roots = self.inner.roots.clone();
+        let dial = WebSocketDial { url: url.into(), limits: self.limits().clone(), roots };
         self.link(Arc::new(dial), options)
     }
 
@@ -115,12 +118,39 @@ impl Peer {
 pub struct WebSocketDial {
     url: String,
     limits: Limits,
+    roots: Arc<[CertificateDer<'static>]>,
+}
+
+impl PeerBuilder {
+    /// Trusts `wss://` servers whose certificates these PEM certificates vouch for, besides those
+    /// that the public authorities do (the roots of Mozilla).
+    ///
+    /// # Errors
+    /// [`TransportError::Untrusted`] if that is not PEM, or holds no certificate that can be a root.
+    pub fn trust(mut self, pem: &[u8]) -> Result<Self, TransportError> {
+        let unusable = |detail: String| TransportError::Untrusted {
+            address: "the root certificates that were given".to_owned(),
+            detail,
+        };
+        let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let parsed = parsed.map_err(|error| unusable(error.to_string()))?;
+        if parsed.is_empty() {
+            return Err(unusable("there is none".to_owned()));
+        }
+        for root in &parsed {
+            let added = rustls::RootCertStore::empty().add(root.clone());
+            added.map_err(|error| unusable(error.to_string()))?;
+        }
+        self.inner.roots = self.inner.roots.iter().cloned().chain(parsed).collect();
+        Ok(self)
+    }
 }
 
 impl WebSocketDial {
-    /// Dials this address, taking frames within these limits.
+    /// Dials this address, taking frames within these limits. Of `wss://` servers those are trusted
+    /// that the public authorities vouch for.
     pub fn new(url: impl Into<String>, limits: Limits) -> Self {
-        Self { url: url.into(), limits }
+        Self { url: url.into(), limits, roots: Arc::from([]) }
     }
 
     async fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
@@ -143,7 +173,10 @@ impl WebSocketDial {
         let _ = stream.set_nodelay(true);
         let stream = Counted::new(stream, u64::MAX);
         let counter = stream.counter.clone();
-        let connector = if encrypted { Connector::Rustls(tls()?) } else { Connector::Plain };
+        let connector = match encrypted {
+            true => Connector::Rustls(tls(&self.url, &self.roots)?),
+            false => Connector::Plain,
+        };
         let (socket, _) = tokio_tungstenite::client_async_tls_with_config(
             self.url.as_str(),
             stream,
@@ -167,27 +200,42 @@ impl Dial for WebSocketDial {
     }
 }
 
-fn tls() -> Result<Arc<rustls::ClientConfig>, TransportError> {
+fn tls(
+    address: &str,
+    more: &[CertificateDer<'static>],
+) -> Result<Arc<rustls::ClientConfig>, TransportError> {
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    roots.add_parsable_certificates(more.iter().cloned());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| TransportError::Protocol {
-            address: "TLS".into(),
-            detail: error.to_string(),
-        })?;
+        .map_err(|error| untrusted(address, &error))?;
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
+fn untrusted(address: &str, error: &rustls::Error) -> TransportError {
+    TransportError::Untrusted { address: address.to_owned(), detail: error.to_string() }
+}
+
 fn failure(error: tungstenite::Error, address: &str) -> TransportError {
-    let address = address.to_owned();
     match error {
-        tungstenite::Error::Io(source) => TransportError::Io { what: "lost", address, source },
-        tungstenite::Error::Capacity(error) => {
-            TransportError::TooBig { address, detail: error.to_string() }
+        tungstenite::Error::Io(source) => {
+            let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match tls {
+                Some(error) => untrusted(address, error),
+                None => TransportError::Io { what: "lost", address: address.to_owned(), source },
+            }
         }
-        error => TransportError::Protocol { address, detail: error.to_string() },
+        tungstenite::Error::Tls(error) => {
+            TransportError::Untrusted { address: address.to_owned(), detail: error.to_string() }
+        }
+        tungstenite::Error::Capacity(error) => {
+            TransportError::TooBig { address: address.to_owned(), detail: error.to_string() }
+        }
+        error => {
+            TransportError::Protocol { address: address.to_owned(), detail: error.to_string() }
+        }
     }
 }
 

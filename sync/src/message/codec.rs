@@ -14,7 +14,7 @@ use crate::{
     wire::{Reader, Write},
 };
 
-const CAUSES: [(u8, Cause); 14] = [
+const CAUSES: [(u8, Cause); 15] = [
     (1, Cause::UnknownDatabase),
     (2, Cause::NotAllowed),
     (3, Cause::AlreadySubscribed),
@@ -24,6 +24,7 @@ const CAUSES: [(u8, Cause); 14] = [
     (7, Cause::Internal),
     (8, Cause::Shutdown),
     (9, Cause::Deleted),
+    (10, Cause::Damaged),
     (16, Cause::Reset(Reset::OtherStore)),
     (17, Cause::Reset(Reset::OtherEpoch)),
     (18, Cause::Reset(Reset::ServerOlder)),

@@ -59,6 +59,7 @@ fn cause() -> impl Strategy<Value = Cause> {
     prop_oneof![
         Just(Cause::UnknownDatabase),
         Just(Cause::TooSlow),
+        Just(Cause::Damaged),
         Just(Cause::Reset(Reset::ServerOlder)),
         Just(Cause::Reset(Reset::Diverged)),
     ]
