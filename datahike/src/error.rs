@@ -312,6 +312,7 @@ fn mirror_code(error: &SyncError) -> &str {
             Cause::Deleted => "database/deleted",
             Cause::NotAllowed => "peer/forbidden",
             Cause::Shutdown => "peer/stopping",
+            Cause::Damaged => "block/damaged",
             Cause::Reset(_) => "mirror/other-history",
             _ => "mirror/refused",
         },

@@ -9,8 +9,8 @@ use datahike_core::commit::{FlushRecord, encode_batch, public_part};
 use datahike_core::index::{Node, Root, changed_blocks};
 use datahike_store::{Address as StoreAddress, StoreError, StoreExt};
 use datahike_sync::{
-    Address as SyncAddress, Batch, Change, Difference, Entries, FlushPoint, Head, Point, Seeds, Source,
-    SourceError, State, limits::ENTRIES_PER_MESSAGE_MAX,
+    Address as SyncAddress, Batch, Change, Difference, Entries, FlushPoint, Head, Point, Seeds,
+    Source, SourceError, State, limits::ENTRIES_PER_MESSAGE_MAX,
 };
 use parking_lot::Mutex;
 
@@ -42,9 +42,7 @@ impl BranchSource {
         match self.branch.blocks().read(address).await {
             Ok(bytes) => Ok(Some(FlushRecord::decode(&bytes)?)),
             Err(Error::BlockLost { .. }) => Ok(None),
-            Err(Error::Store(error)) => {
-                Err(self.damage(&[StoreAddress(address.0)], error).await)
-            }
+            Err(Error::Store(error)) => Err(self.damage(&[StoreAddress(address.0)], error).await),
             Err(error) => Err(error),
         }
     }
@@ -293,7 +291,9 @@ fn failed(what: &'static str) -> impl Fn(Error) -> SourceError {
     move |error| {
         let damaged = matches!(
             error,
-            Error::BlockDamaged { .. } | Error::Commit(_) | Error::Store(StoreError::Corrupt { .. })
+            Error::BlockDamaged { .. }
+                | Error::Commit(_)
+                | Error::Store(StoreError::Corrupt { .. })
         );
         SourceError { what, source: error.into(), damaged }
     }
