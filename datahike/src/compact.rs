@@ -52,9 +52,37 @@ pub async fn compact(connection: &Connection, keep: Keep) -> Result<Compacted, E
     let store = blocks.store();
     let mark = store.mark();
     let age = i64::try_from(keep.younger_than.as_millis()).unwrap_or(i64::MAX);
-    let oldest = now_ms().saturating_sub(age);
+    // Transactions that follow each other fast have instants ahead of the clock.
+    let oldest = match age {
+        0 => i64::MAX,
+        age => now_ms().saturating_sub(age),
+    };
 
     let mut live = HashSet::new();
+    mark_branches(connection, oldest, &mut live).await?;
+    // A branch may be made of an old commit meanwhile: what it needs must be known before anything
+    // is removed.
+    let garbage = loop {
+        let garbage = unreachable(store, &live).await?;
+        if !mark_branches(connection, oldest, &mut live).await? {
+            break garbage;
+        }
+    };
+    let reclaimed = store.collect(&garbage, mark).await?;
+    Ok(Compacted { kept_blocks: live.len() as u64, reclaimed })
+}
+
+/// Marks what every branch needs that is not marked yet, and drops the log of the connection's own
+/// as far as it goes. False if all was marked already.
+async fn mark_branches(
+    connection: &Connection,
+    oldest: i64,
+    live: &mut HashSet<Address>,
+) -> Result<bool, Error> {
+    let again = !live.is_empty();
+    let blocks = connection.branch().blocks();
+    let store = blocks.store();
+    let mut found = false;
     for branch in store.branches().await? {
         let Some(head) = store.head(&branch).await? else { continue };
         if branch.ends_with(MIRROR_NOTES) {
@@ -74,14 +102,17 @@ pub async fn compact(connection: &Connection, keep: Keep) -> Result<Compacted, E
             continue;
         }
         let head = Head::decode(&head.record)?;
-        let first = mark_branch(blocks, &head, oldest, &mut live).await?;
+        let known = [Some(head.flush_record), head.dedup];
+        if again && known.into_iter().flatten().all(|address| live.contains(&address)) {
+            continue;
+        }
+        found = true;
+        let first = mark_branch(blocks, &head, oldest, live).await?;
         if branch == connection.branch().name() {
             connection.drop_log(head.log_number(first)).await?;
         }
     }
-    let garbage = unreachable(store, &live).await?;
-    let reclaimed = store.collect(&garbage, mark).await?;
-    Ok(Compacted { kept_blocks: live.len() as u64, reclaimed })
+    Ok(found)
 }
 
 /// Marks what a head needs, and the flush records before it back to the first that is not younger

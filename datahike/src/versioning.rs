@@ -7,6 +7,8 @@
 mod commits;
 mod verify;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use datahike_core::block::Address;
 use datahike_core::commit::{
@@ -24,7 +26,6 @@ use crate::config::{Config, WriterConfig};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::writer::{Transacted, Transaction};
-use std::sync::Arc;
 
 /// How often a head is looked at again that moved between being read and being changed.
 const TRIES: usize = 16;
@@ -100,7 +101,16 @@ impl Connection {
                 .map(|entry| Ok(entry_of_public(public_part(entry)?).into()))
                 .collect::<Result<_, Error>>()?,
         };
+        let record = FlushRecord::decode(&blocks.read(&begin.flush_record).await?)?;
         self.begin(branch, begin, false).await?;
+        // A compaction may have removed the commit before the branch was there to keep it.
+        let roots = record.roots.current.into_iter().chain(record.roots.history).flatten();
+        let roots: Vec<_> = roots.map(|root| StoreAddress(root.address.0)).collect();
+        if blocks.store().contains(&roots).await?.contains(&false) {
+            self.delete_branch(branch).await?;
+            let reason = ": a compaction has just given it back".to_owned();
+            return Err(Error::NoCommit { commit: found.at.commit, reason });
+        }
         Ok(found.at)
     }
 
@@ -217,9 +227,12 @@ impl Connection {
     ) -> Result<Transacted, Error> {
         let mut commits = Vec::with_capacity(parents.len());
         for parent in parents {
-            commits.push(self.position_of(parent.clone()).await?.commit);
+            commits.push(match parent {
+                // Whether it is there the writer checks: a mirror need not know it.
+                Revision::Commit(commit) => *commit,
+                branch @ Revision::Branch(_) => self.position_of(branch.clone()).await?.commit,
+            });
         }
-        check_parents(&commits)?;
         self.transact_with(Transaction { parents: commits, ..transaction }).await
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use datahike::commit::CommitId;
+use datahike::store::{Batch, Expect};
 use datahike::{
     Config, Connection, Cut, Db, Error, Keep, Revision, Value, compact, connect, create_database,
     edn, kw, verify,
@@ -320,4 +321,133 @@ async fn errors_name_what_is_there() {
     assert_eq!(Revision::from_value(&kw!("foo").into()), Some(Revision::Branch("foo".into())));
     conn.release().await.unwrap();
     assert!(matches!(conn.create_branch("db", "y").await, Err(Error::Store(_))));
+}
+
+#[tokio::test]
+async fn a_branch_that_was_never_finished_is_none() {
+    for (config, _folder) in places() {
+        let (config, conn) = database(&config).await;
+        put(&conn, 1).await;
+        // What is left when the process ends in the middle.
+        let store = conn.branch().store();
+        store.commit(Batch::new("foo", Expect::Absent)).await.unwrap();
+        assert_eq!(conn.branches().await.unwrap(), ["db"]);
+        assert_eq!(conn.checkout("foo").await.unwrap_err().code(), "branch/missing");
+        assert_eq!(conn.delete_branch("foo").await.unwrap_err().code(), "branch/missing");
+        compact(&conn, Keep::default()).await.unwrap();
+        verify(&conn, true).await.unwrap();
+        put(&conn, 2).await;
+        conn.create_branch("db", "foo").await.unwrap();
+        conn.release().await.unwrap();
+        let foo = connect(&config.clone().branch("foo")).await.unwrap();
+        assert_eq!(numbers(&foo.db()), [1, 2]);
+        foo.release().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn writers_of_branches_share_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, conn) = database(&Config::file(folder.path().join("db"))).await;
+    conn.create_branch("db", "foo").await.unwrap();
+    let foo_config = config.clone().branch("foo");
+    let foo = connect(&foo_config).await.unwrap();
+    // Each branch has one writer.
+    assert_eq!(connect(&foo_config).await.unwrap_err().code(), "store/locked");
+    assert_eq!(connect(&config).await.unwrap_err().code(), "store/locked");
+    for n in 0..50 {
+        let (ours, theirs) =
+            (format!("[{{:n {n}}}]"), format!("[{{:n {}}} {{:n {}}}]", 100 + n, 200 + n));
+        let both = futures::join!(conn.transact(form(&ours)), foo.transact(form(&theirs)));
+        both.0.unwrap();
+        both.1.unwrap();
+    }
+    assert_eq!((numbers(&conn.db()).len(), numbers(&foo.db()).len()), (50, 100));
+    // The one goes on when the other is done, whichever opened the store.
+    conn.release().await.unwrap();
+    put(&foo, 7).await;
+    let conn = connect(&config).await.unwrap();
+    put(&conn, 8).await;
+    conn.delete_branch("foo").await.unwrap();
+    let error = foo.transact(form("[{:n 9}]")).await.unwrap_err();
+    assert_eq!(error.code(), "writer/lost", "{error}");
+    foo.release().await.unwrap();
+    conn.release().await.unwrap();
+    connect(&config).await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn operations_know_branches() {
+    let (_, conn) = database(&Config::memory()).await;
+    put(&conn, 1).await;
+    let call = async |name: &str, arguments: &str| {
+        let operation = datahike::ops::operation(name).unwrap();
+        operation.call_on(&conn, &form(arguments), datahike::ops::Bounds::SERVED).await
+    };
+    let made = call("branch", "{:name :foo}").await.unwrap();
+    let commit = made.get(&kw!("commit")).unwrap().clone();
+    assert_eq!(commit, conn.commit_id().to_string().into());
+    assert_eq!(call("branches", "{}").await.unwrap(), form("#{:db :foo}"));
+    put(&conn, 2).await;
+    let q = "{:query [:find [?n ...] :where [_ :n ?n]] :at ";
+    assert_eq!(call("q", &format!("{q} :foo}}")).await.unwrap(), form("[1]"));
+    assert_eq!(call("q", &format!("{q} {commit}}}")).await.unwrap(), form("[1]"));
+    let at = call("q", &format!("{q} 3}}")).await.unwrap_err();
+    assert_eq!(at.code(), "arguments/invalid");
+    let merged = call("merge", "{:parents [:foo] :tx-data [{:n 3}]}").await.unwrap();
+    assert!(merged.get(&kw!("tx")).is_some());
+    let history = call("history", "{:limit 2}").await.unwrap();
+    let parents = history.as_slice().unwrap()[0].get(&kw!("parents")).unwrap();
+    assert!(parents.as_slice().unwrap().contains(&commit));
+    assert_eq!(history.as_slice().unwrap().len(), 2);
+    let metrics = call("metrics", "{:entities true}").await.unwrap();
+    assert_eq!(metrics.get(&kw!("per-attr-counts")).unwrap().get(&kw!("n")), Some(&3.into()));
+    let range = call("index-range", "{:attrid :key}").await.unwrap();
+    assert_eq!(range, form("[]"));
+    let reverse = call("reverse-schema", "{}").await.unwrap();
+    assert_eq!(reverse.get(&kw!("db/unique")), Some(&form("#{:key}")));
+    let verified = call("verify", "{}").await.unwrap();
+    assert_eq!(verified.get(&kw!("branches")).unwrap().as_slice().unwrap().len(), 2);
+    assert_eq!(call("verify", "{:deep true}").await.unwrap_err().code(), "arguments/invalid");
+    assert_eq!(call("delete-branch", "{:name :foo}").await.unwrap(), Value::Nil);
+    conn.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn damage_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, conn) = database(&Config::file(folder.path().join("db"))).await;
+    let forms: String = (0..3_000).map(|n| format!("{{:n {n} :key \"key {n}\"}}")).collect();
+    conn.transact(form(&format!("[{forms}]"))).await.unwrap();
+    conn.flush().await.unwrap();
+    verify(&conn, false).await.unwrap();
+    conn.release().await.unwrap();
+    let packs: Vec<_> = walk(folder.path()).into_iter().filter(|path| is_pack(path)).collect();
+    let pack = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(pack).unwrap();
+    // In the middle of the blocks, which come first.
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 0x10;
+    std::fs::write(pack, bytes).unwrap();
+    let reading = config.writer(datahike::config::WriterConfig::ReadOnly);
+    let conn = connect(&reading).await.unwrap();
+    let error = verify(&conn, false).await.unwrap_err();
+    assert!(["block/damaged", "store/corrupt"].contains(&error.code()), "{error}");
+    conn.release().await.unwrap();
+}
+
+fn is_pack(path: &std::path::Path) -> bool {
+    path.parent().and_then(|folder| folder.file_name()).is_some_and(|name| name == "packs")
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(walk(&path)),
+            false => found.push(path),
+        }
+    }
+    found
 }
