@@ -355,12 +355,13 @@ impl Worker {
         self.snapshot.at = at;
         let reports: Vec<_> = accepted.iter().map(|one| one.report.clone()).collect();
         self.branch.advance(self.snapshot.clone(), &reports);
-        for one in accepted {
-            let _ = one.reply.send(Ok(Transacted::Now(one.report)));
-        }
+        // Before the answers, each of which wakes a thread that would contend with it.
         if let Ok(public) = public_part(&bytes) {
             let public = bytes.slice_ref(public);
             self.branch.announce(&BranchEvent::Committed { at, public });
+        }
+        for one in accepted {
+            let _ = one.reply.send(Ok(Transacted::Now(one.report)));
         }
         Ok(())
     }
