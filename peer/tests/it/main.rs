@@ -4,4 +4,5 @@ mod frames;
 mod net;
 mod sessions;
 mod sockets;
+mod strangers;
 mod topics;
