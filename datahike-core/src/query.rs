@@ -25,7 +25,9 @@ mod explain;
 mod find;
 mod functions;
 mod inputs;
+mod locate;
 mod parse;
+mod plan;
 mod relation;
 mod rules;
 mod run;
@@ -41,13 +43,13 @@ use self::ast::Ast;
 pub use self::build::QueryBuilder;
 pub use self::error::{Invalid, QueryError};
 use self::explain::Trace;
-pub use self::explain::{Explanation, Step};
+pub use self::explain::{Actual, Clock, Explanation, Step};
 pub use self::find::{QueryResult, Rows};
 pub use self::functions::{Functions, HostFn};
 pub use self::inputs::{Function, Input};
 pub use self::rules::Rules;
-pub use self::standing::{Delta, Standing, Strategy, Trigger};
 use self::run::{Env, RuleSet, Run};
+pub use self::standing::{Delta, Standing, Strategy, Trigger};
 use crate::budget::Budget;
 
 /// A parsed and checked query. Cheap to clone, and free of any database.
@@ -55,6 +57,7 @@ use crate::budget::Budget;
 pub struct Query {
     ast: Arc<Ast>,
     form: Value,
+    text: Option<Arc<str>>,
 }
 
 impl Query {
@@ -64,7 +67,9 @@ impl Query {
     /// If the text is not EDN or not a query.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
         let form = edn::read(text).map_err(|error| unreadable("parser/query", &error))?;
-        Self::from_value(&form)
+        let mut query = Self::from_value(&form).map_err(|error| error.within(text))?;
+        query.text.get_or_insert_with(|| text.into());
+        Ok(query)
     }
 
     /// From EDN: a vector, a map, or a string that holds one. Also a map `{:query …}` with `:limit`,
@@ -107,7 +112,16 @@ impl Query {
     }
 
     fn from_form(form: &Value) -> Result<Self, QueryError> {
-        Ok(Self { ast: Arc::new(parse::parse_query(form)?), form: form.clone() })
+        let ast = Arc::new(parse::parse_query(form)?);
+        Ok(Self { ast, form: form.clone(), text: None })
+    }
+
+    /// An error with the place in the query's text, if the query came as text.
+    fn place(&self, error: QueryError) -> QueryError {
+        match &self.text {
+            Some(text) => error.within(text),
+            None => error,
+        }
     }
 
     /// The query as it was written.
@@ -149,6 +163,9 @@ pub struct Context {
     pub seed: u64,
     /// Functions, predicates and aggregates of the host.
     pub functions: Arc<Functions>,
+    /// Whether an attribute that the database does not know is the error `query/attribute`, with a
+    /// hint at what may have been meant. Otherwise it is an attribute that no entity has.
+    pub strict: bool,
 }
 
 /// Runs a query.
@@ -156,21 +173,53 @@ pub struct Context {
 /// # Errors
 /// If inputs do not fit the query, a function fails, the budget is spent, or blocks are missing.
 pub fn q(query: &Query, inputs: &[Input], context: &Context) -> Result<QueryResult, QueryError> {
-    evaluate(query, inputs, context, 0, None).map(|(result, _)| result)
+    evaluate(query, inputs, context, 0)
 }
 
-/// Runs a query and tells how: the order of its clauses, how each was evaluated, and for each the
-/// rows that were expected and found.
+/// Tells how a query will be evaluated, without running it: the order of its clauses, how each will
+/// find its rows, how many are expected, and what else could have stood in its place. Reads no block.
 ///
 /// # Errors
-/// As [`q`].
+/// If inputs do not fit the query or its clauses cannot be ordered.
 pub fn explain(
     query: &Query,
     inputs: &[Input],
     context: &Context,
+) -> Result<Explanation, QueryError> {
+    let trace = Trace::new(None);
+    let planned = prepared(query, inputs, context, 0, Some(trace), |mut run, env, body, seed| {
+        let (bound, rows) = (seed.set(), seed.len as f64);
+        run.foresee(env, body, &bound, rows, 0)?;
+        let unknown = run.unknown_anywhere(env, &query.ast, body);
+        let mut explanation = run.trace.map(|trace| trace.explanation).unwrap_or_default();
+        explanation.notes = unknown;
+        Ok(explanation)
+    });
+    planned.map_err(|error| query.place(error))
+}
+
+/// Runs a query and tells how it went: as [`explain`], with the rows that each step found and, by
+/// `clock`, the time that it took.
+///
+/// # Errors
+/// As [`q`].
+pub fn analyze(
+    query: &Query,
+    inputs: &[Input],
+    context: &Context,
+    clock: Option<Clock>,
 ) -> Result<(QueryResult, Explanation), QueryError> {
-    let (result, trace) = evaluate(query, inputs, context, 0, Some(Trace::default()))?;
-    Ok((result, trace.map(|trace| trace.explanation).unwrap_or_default()))
+    let trace = Trace::new(clock);
+    let ran = prepared(query, inputs, context, 0, Some(trace), |mut run, env, body, seed| {
+        let unknown = run.unknown_anywhere(env, &query.ast, body);
+        let wanted = find::wanted(&query.ast).into_iter().collect();
+        let rows = run.conj(env, body, seed, &wanted)?;
+        let result = run.find(env, &query.ast, rows)?;
+        let mut explanation = run.trace.map(|trace| trace.explanation).unwrap_or_default();
+        explanation.notes = unknown;
+        Ok((result, explanation))
+    });
+    ran.map_err(|error| query.place(error))
 }
 
 pub(crate) fn evaluate(
@@ -178,8 +227,24 @@ pub(crate) fn evaluate(
     inputs: &[Input],
     context: &Context,
     nesting: usize,
+) -> Result<QueryResult, QueryError> {
+    let found = prepared(query, inputs, context, nesting, None, |mut run, env, body, seed| {
+        let wanted = find::wanted(&query.ast).into_iter().collect();
+        let rows = run.conj(env, body, seed, &wanted)?;
+        run.find(env, &query.ast, rows)
+    });
+    found.map_err(|error| query.place(error))
+}
+
+/// Binds the inputs, checks that the query can be answered, and hands it to `work`.
+fn prepared<T>(
+    query: &Query,
+    inputs: &[Input],
+    context: &Context,
+    nesting: usize,
     trace: Option<Trace>,
-) -> Result<(QueryResult, Option<Trace>), QueryError> {
+    work: impl FnOnce(Run<'_>, Env<'_>, &ast::Conj, relation::Relation) -> Result<T, QueryError>,
+) -> Result<T, QueryError> {
     let ast = &query.ast;
     let given = inputs::rules(ast, inputs)?;
     parse::check_calls(&ast.body, &given.defs)?;
@@ -191,10 +256,12 @@ pub(crate) fn evaluate(
     let body = bound.body.as_ref().unwrap_or(&ast.body);
     let env = Env { names, default };
     run.check(env, body, &bound.seed.set())?;
-    let wanted = find::wanted(ast).into_iter().collect();
-    let rows = run.conj(env, body, bound.seed, &wanted)?;
-    let result = run.find(env, ast, rows)?;
-    Ok((result, run.trace))
+    if context.strict
+        && let Some(unknown) = run.unknown_attributes(env, ast, body).into_iter().next()
+    {
+        return Err(unknown.into_error());
+    }
+    work(run, env, body, bound.seed)
 }
 
 /// The error for text that is not EDN.

@@ -96,7 +96,8 @@ impl Bounds {
     /// What one's own process may take.
     pub const OWN: Self = Self { time: None, rows: usize::MAX, bytes: usize::MAX };
 
-    fn budget(self) -> Budget {
+    /// As what an evaluation may spend from now on.
+    pub fn budget(self) -> Budget {
         let mut budget = Budget { rows_max: self.rows, bytes_max: self.bytes, ..Budget::default() };
         if let Some(time) = self.time {
             let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -294,7 +295,12 @@ pub const OPERATIONS: &[Operation] = &[
             AS_OF,
             SINCE,
             HISTORY,
-            optional("explain", "true: the plan and what it met, as text, instead of the result"),
+            optional(
+                "explain",
+                "instead of the result: true: the plan as text, without running it; :analyze: the \
+                 plan with the rows and times that it met; :stats: {:ret result :stats {…}}",
+            ),
+            optional("strict", "true: an attribute that the database does not know is an error"),
         ],
         pure: true,
         run: Run::Database(read::query),

@@ -31,6 +31,18 @@ pub(crate) fn spawn(_: &str, work: impl Future<Output = ()> + 'static) -> std::i
     Ok(())
 }
 
+/// Time since 1970-01-01T00:00Z, as exact as the clock is; for differences.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn now() -> std::time::Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Time since 1970-01-01T00:00Z, as exact as the clock is; for differences.
+#[cfg(target_family = "wasm")]
+pub(crate) fn now() -> std::time::Duration {
+    std::time::Duration::from_secs_f64((js_sys::Date::now() / 1e3).max(0.0))
+}
+
 /// Milliseconds since 1970-01-01T00:00Z, by the clock of the system.
 #[cfg(not(target_family = "wasm"))]
 pub(crate) fn now_ms() -> i64 {

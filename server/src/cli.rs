@@ -208,15 +208,27 @@ pub(crate) struct Query {
     pub inputs: Vec<String>,
     #[command(flatten)]
     pub view: View,
-    /// Print the plan instead of the result.
+    /// Print the plan instead of the result; `analyze` runs the query and adds the rows and times
+    /// that it met.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "plan")]
+    pub explain: Option<Explain>,
+    /// Refuse attributes that the database does not know.
     #[arg(long)]
-    pub explain: bool,
+    pub strict: bool,
     /// How to print: a table on a terminal, EDN otherwise.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
     /// Begin CSV with a line of column names.
     #[arg(long)]
     pub header: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Explain {
+    /// The order of the clauses and why, without running the query.
+    Plan,
+    /// The same with true rows and times.
+    Analyze,
 }
 
 #[derive(Debug, Args)]

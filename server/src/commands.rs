@@ -43,15 +43,18 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 /// EDN from the command line; `@FILE` reads it from there.
-fn form(what: &str, text: &str) -> Result<Value, Failure> {
-    let (place, text) = match text.strip_prefix('@') {
-        Some(path) => {
-            let read = std::fs::read_to_string(path);
-            (path, read.map_err(|error| Failure::usage(format!("{what}: {path}: {error}")))?)
-        }
-        None => (what, text.to_owned()),
-    };
-    edn::read(&text).map_err(|error| Failure::usage(format!("{place}: {error}")))
+fn form(what: &str, given: &str) -> Result<Value, Failure> {
+    let place = given.strip_prefix('@').unwrap_or(what);
+    edn::read(&text(what, given)?).map_err(|error| Failure::usage(format!("{place}: {error}")))
+}
+
+/// Text from the command line; `@FILE` reads it from there.
+fn text(what: &str, given: &str) -> Result<String, Failure> {
+    match given.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("{what}: {path}: {error}"))),
+        None => Ok(given.to_owned()),
+    }
 }
 
 fn forms(what: &str, texts: &[String]) -> Result<Value, Failure> {

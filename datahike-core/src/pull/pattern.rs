@@ -64,7 +64,7 @@ impl Pattern {
     pub fn parse_text(text: &str) -> Result<Self, QueryError> {
         let value =
             edn::read(text).map_err(|error| crate::query::unreadable("parser/pull", &error))?;
-        Self::parse(&value)
+        Self::parse(&value).map_err(|error| error.within(text))
     }
 
     /// From EDN: a vector or set of attributes, or a string that holds one.

@@ -44,7 +44,8 @@ pub struct Invalid {
     pub message: String,
     /// The part of the query that is meant.
     pub form: Option<Value>,
-    /// Line and column (from 1) in the query's text, where the text itself could not be read.
+    /// Line and column (from 1) in the query's text: where it cannot be read, or where the form
+    /// stands first. `None` if the query did not come as text.
     pub position: Option<(u32, u32)>,
     /// What may have been meant.
     pub hint: Option<String>,
@@ -85,6 +86,14 @@ impl QueryError {
         }
     }
 
+    /// Line and column, from 1, in the text of the query.
+    pub fn position(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Invalid(invalid) => invalid.position,
+            _ => None,
+        }
+    }
+
     /// What may have been meant.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -116,6 +125,17 @@ impl QueryError {
     pub(crate) fn at(mut self, form: &Value) -> Self {
         if let Self::Invalid(invalid) = &mut self {
             invalid.form.get_or_insert_with(|| form.clone());
+        }
+        self
+    }
+
+    /// With the place of the form at fault in the text that it was read from.
+    pub(crate) fn within(mut self, text: &str) -> Self {
+        if let Self::Invalid(invalid) = &mut self
+            && invalid.position.is_none()
+            && let Some(form) = &invalid.form
+        {
+            invalid.position = super::locate::position(text, form);
         }
         self
     }

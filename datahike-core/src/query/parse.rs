@@ -40,6 +40,11 @@ impl Sections {
                     let name = section_name(key, form)?;
                     let mut body = Vec::new();
                     while let Some(item) = items.next_if(|item| !is_section(item)) {
+                        if item.as_keyword().is_some()
+                            && !matches!(name, "order-by" | "keys" | "strs" | "syms")
+                        {
+                            section_name(item, form)?;
+                        }
                         body.push(item.clone());
                     }
                     sections.add(name, body, form)?;
@@ -100,9 +105,9 @@ fn section_name(key: &Value, form: &Value) -> Result<&'static str, QueryError> {
         .at(form));
     };
     SECTIONS.into_iter().find(|name| *name == keyword.text()).ok_or_else(|| {
-        QueryError::new("parser/query", format!("unknown section {keyword}"))
-            .at(form)
-            .hinting(did_you_mean(keyword.text(), SECTIONS))
+        QueryError::new("parser/query", format!("unknown section {keyword}")).at(key).hinting(
+            did_you_mean(keyword.text(), SECTIONS).map(|hint| hint.replace("mean ", "mean :")),
+        )
     })
 }
 
@@ -294,7 +299,7 @@ fn parse_order(
                 }
                 direction_allowed = false;
             }
-            Value::Vector(inner) if inner.len() <= 2 => {
+            Value::Vector(inner) => {
                 order.extend(parse_order(inner, scope)?);
                 direction_allowed = false;
             }

@@ -22,7 +22,7 @@ impl Rules {
     /// If it is not EDN, not a set of rules, or calls rules that it does not define.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
         let value = edn::read(text).map_err(|error| super::unreadable("parser/rule", &error))?;
-        Self::from_value(&value)
+        Self::from_value(&value).map_err(|error| error.within(text))
     }
 
     /// From EDN: a vector of rules, or a string that holds one.

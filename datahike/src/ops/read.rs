@@ -12,6 +12,7 @@ use super::{Arguments, Bounds};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::versioning::Revision;
+use crate::worker;
 
 /// Datoms in one answer, unless told.
 const DATOMS: u64 = 10_000;
@@ -64,10 +65,29 @@ pub(super) fn query<'a>(
         let db = view(connection, &arguments).await?;
         let rest = arguments.items("inputs")?.iter().cloned().map(Input::from);
         let inputs: Vec<Input> = std::iter::once(Input::from(db)).chain(rest).collect();
-        let context = Context { budget: bounds.budget(), ..Context::default() };
-        if arguments.flag("explain")? {
-            let (_, plan) = connection.settle(|| query::explain(&query, &inputs, &context)).await?;
-            return Ok(plan.to_string().as_str().into());
+        let strict = arguments.flag("strict")?;
+        let context = Context { budget: bounds.budget(), strict, ..Context::default() };
+        let clock = || -> Option<query::Clock> { Some(std::sync::Arc::new(worker::now)) };
+        match arguments.get("explain") {
+            None | Some(Value::Bool(false)) => {}
+            Some(Value::Bool(true)) => {
+                let plan = connection.settle(|| query::explain(&query, &inputs, &context)).await?;
+                return Ok(plan.to_string().as_str().into());
+            }
+            Some(analyze) if analyze.as_keyword().is_some_and(|how| how.text() == "analyze") => {
+                let run = || query::analyze(&query, &inputs, &context, clock());
+                let (_, plan) = connection.settle(run).await?;
+                return Ok(plan.to_string().as_str().into());
+            }
+            Some(stats) if stats.as_keyword().is_some_and(|how| how.text() == "stats") => {
+                let run = || query::analyze(&query, &inputs, &context, clock());
+                let (result, plan) = connection.settle(run).await?;
+                return Ok(Value::map([
+                    (Value::keyword("ret"), result.into_value()),
+                    (Value::keyword("stats"), plan.to_value()),
+                ]));
+            }
+            Some(_) => return Err(arguments.wrong("explain is true, :analyze or :stats")),
         }
         Ok(connection.settle(|| query::q(&query, &inputs, &context)).await?.into_value())
     })

@@ -5,8 +5,8 @@ use datahike::core::db::Components;
 use datahike::core::index::Index;
 use datahike::{Config, Value, connect};
 
-use super::{form, forms, view};
-use crate::cli::{Datoms, Pull, Query};
+use super::{form, forms, text, view};
+use crate::cli::{Datoms, Explain, Pull, Query};
 use crate::failure::Failure;
 use crate::output::{self, Shape};
 use crate::place::Place;
@@ -16,18 +16,23 @@ use crate::session::Session;
 const PAGE: usize = 50_000;
 
 pub(super) async fn q(args: Query) -> Result<(), Failure> {
-    let query = form("QUERY", &args.query)?;
-    let shape = Shape::of(&query);
+    let shape = Shape::of(&form("QUERY", &args.query)?);
     let mut arguments = view(&args.view)?;
-    arguments.push(("query", query));
+    // As text, so that errors can tell the line and column.
+    arguments.push(("query", Value::str(text("QUERY", &args.query)?)));
     arguments.push(("inputs", forms("INPUT", &args.inputs)?));
-    if args.explain {
-        arguments.push(("explain", true.into()));
+    match args.explain {
+        Some(Explain::Plan) => arguments.push(("explain", true.into())),
+        Some(Explain::Analyze) => arguments.push(("explain", Value::keyword("analyze"))),
+        None => {}
+    }
+    if args.strict {
+        arguments.push(("strict", true.into()));
     }
     let session = Session::read(&args.target).await?;
     let found = session.call("q", arguments).await?;
     match (args.explain, &found) {
-        (true, Value::Str(plan)) => output::line(plan.trim_end())?,
+        (Some(_), Value::Str(plan)) => output::line(plan.trim_end())?,
         _ => {
             let format = output::format_or_default(args.format);
             output::result(&found, &shape, format, args.header)?;

@@ -448,12 +448,13 @@ fn parse_branch(item: &Value) -> Result<(Symbol, Vec<bool>, RuleBranch), QueryEr
     }
     let flags = vars.iter().enumerate().map(|(place, _)| place < required.len()).collect();
     // As in Datahike and DataScript, a bracketed variable says what a caller must have bound, but is
-    // not joined with what the caller gives: the body has a variable of its own under that name.
+    // not joined with what the caller gives if the body binds a variable of that name itself.
+    let binds = body.binds();
     let head = vars
         .iter()
         .enumerate()
         .map(|(place, var)| {
-            if place < required.len() {
+            if place < required.len() && binds.contains(*var) {
                 names.vars.push(names.vars[var.0 as usize].clone());
                 Var(names.vars.len() as u32 - 1)
             } else {

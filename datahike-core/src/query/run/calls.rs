@@ -349,9 +349,10 @@ impl Run<'_> {
             budget: self.meter.budget().clone(),
             seed: self.random.next(),
             functions: std::sync::Arc::new(self.functions.clone()),
+            strict: false,
         };
-        super::super::evaluate(&query, &inputs, &context, self.nesting + 1, None)
-            .map(|(result, _)| result.into_value())
+        super::super::evaluate(&query, &inputs, &context, self.nesting + 1)
+            .map(super::super::QueryResult::into_value)
     }
 }
 

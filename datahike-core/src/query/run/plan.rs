@@ -32,6 +32,14 @@ pub(crate) struct Selectivity {
     pub(crate) can_probe: bool,
 }
 
+impl Selectivity {
+    /// Whether probing an index for each of `rows` rows is cheaper than one scan.
+    pub(crate) fn probes(&self, rows: f64) -> bool {
+        let probing = rows * (PROBE_COST + self.per_row);
+        self.can_probe && (rows <= 1.0 || probing < self.scanned + rows)
+    }
+}
+
 impl Run<'_> {
     /// The cheapest clause that can run; filters first. `None` if none can.
     pub(crate) fn choose(
@@ -42,6 +50,7 @@ impl Run<'_> {
         rows: usize,
     ) -> Option<Choice> {
         let mut best: Option<(f64, Choice)> = None;
+        let mut considered = Vec::new();
         for place in 0..pending.len() {
             if !self.ready(env, pending, place, bound) {
                 continue;
@@ -53,6 +62,9 @@ impl Run<'_> {
                 return Some(Choice { place, estimate: rows as f64 });
             }
             let expected = self.expect(env, pending[place], bound, rows as f64, 0);
+            if self.trace.is_some() {
+                considered.push((pending[place].form().clone(), expected.rows));
+            }
             let shared = !pending[place].mentions().is_disjoint(bound);
             // Rows that are made must be carried through all that follows.
             let mut score = expected.cost + 4.0 * expected.rows;
@@ -62,6 +74,9 @@ impl Run<'_> {
             if best.as_ref().is_none_or(|(least, _)| score < *least) {
                 best = Some((score, Choice { place, estimate: expected.rows }));
             }
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.consider(considered);
         }
         best.map(|(_, choice)| choice)
     }
