@@ -320,6 +320,10 @@ fn entity(db: &Db, name: &str) -> Entity {
 }
 
 #[test]
+#[expect(
+    clippy::mutable_key_type,
+    reason = "what a snapshot makes when it is first looked at is not part of its hash"
+)]
 fn entities_lead_on() {
     for refs in [false, true] {
         let run = people(refs);

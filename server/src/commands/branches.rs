@@ -63,8 +63,7 @@ pub(super) async fn verify(args: Verify) -> Result<(), Failure> {
     let session = Session::read(&args.target).await?;
     let deep = if args.deep { true.into() } else { Value::Nil };
     let verified = session.call("verify", [("deep", deep)]).await?;
-    for branch in verified.get(&kw!("branches")).and_then(Value::as_slice).unwrap_or(&[])
-    {
+    for branch in verified.get(&kw!("branches")).and_then(Value::as_slice).unwrap_or(&[]) {
         output::line(branch)?;
     }
     let blocks = verified.get(&kw!("blocks")).cloned().unwrap_or_default();
