@@ -88,10 +88,35 @@ pub(crate) const SPECIAL: [&str; 7] =
 pub(crate) fn builtin(name: &str) -> Option<Builtin> {
     let name = name.strip_prefix("clojure.core/").unwrap_or(name);
     let name = name.strip_prefix("clojure.string/").unwrap_or(name);
+    let name = name.strip_prefix("clojure.set/").unwrap_or(name);
+    let name = method(name);
     numbers::find(name)
         .or_else(|| compare::find(name))
         .or_else(|| text::find(name))
         .or_else(|| collections::find(name))
+}
+
+/// Methods of strings and dates that queries written for the JVM call, by what they are called here.
+fn method(name: &str) -> &str {
+    match name {
+        ".startsWith" => "starts-with?",
+        ".endsWith" => "ends-with?",
+        ".contains" => "includes?",
+        ".length" => "count",
+        ".isEmpty" => "empty?",
+        ".toUpperCase" => "upper-case",
+        ".toLowerCase" => "lower-case",
+        ".trim" => "trim",
+        ".substring" => "subs",
+        ".indexOf" => "index-of",
+        ".equals" => "=",
+        ".compareTo" => "compare",
+        ".toString" => "str",
+        ".getTime" => "inst-ms",
+        ".before" => "before?",
+        ".after" => "after?",
+        name => name,
+    }
 }
 
 pub(crate) fn is_builtin(name: &Symbol) -> bool {

@@ -72,6 +72,62 @@ table! {
         Value::Map(map) => Ok(Value::list(map.values().cloned())),
         other => Err(wrong("a map", other)),
     },
+    "assoc" => |args| match args {
+        [Value::Map(_) | Value::Nil, pairs @ ..] if pairs.len() % 2 == 0 => {
+            let given = pairs.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
+            let known = args[0].as_map().into_iter().flatten();
+            Ok(Value::map(known.map(|(k, v)| (k.clone(), v.clone())).chain(given)))
+        }
+        _ => Err("takes a map, then keys with values".into()),
+    },
+    "dissoc" => |args| match args {
+        [Value::Map(map), keys @ ..] => {
+            let kept = map.iter().filter(|(key, _)| !keys.contains(key));
+            Ok(Value::map(kept.map(|(k, v)| (k.clone(), v.clone()))))
+        }
+        _ => Err("takes a map, then keys".into()),
+    },
+    "merge" => |args| {
+        let maps = args.iter().filter(|arg| !arg.is_nil());
+        let maps: Vec<_> =
+            maps.map(|arg| arg.as_map().ok_or_else(|| wrong("a map", arg))).collect::<Result<_, _>>()?;
+        Ok(Value::map(maps.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone()))))
+    },
+    "take" => |args| {
+        let (count, inside) = two(args)?;
+        Ok(Value::list(items(inside)?.into_iter().take(how_many(count)?)))
+    },
+    "drop" => |args| {
+        let (count, inside) = two(args)?;
+        Ok(Value::list(items(inside)?.into_iter().skip(how_many(count)?)))
+    },
+    "union" => |args| {
+        let mut all = Vec::new();
+        for arg in args {
+            all.extend(items(arg)?);
+        }
+        Ok(Value::set(all))
+    },
+    "intersection" => |args| {
+        let (a, b) = two(args)?;
+        let b = items(b)?;
+        Ok(Value::set(items(a)?.into_iter().filter(|item| b.contains(item))))
+    },
+    "difference" => |args| {
+        let (a, b) = two(args)?;
+        let b = items(b)?;
+        Ok(Value::set(items(a)?.into_iter().filter(|item| !b.contains(item))))
+    },
+    "subset?" => |args| {
+        let (a, b) = two(args)?;
+        let b = items(b)?;
+        Ok(items(a)?.iter().all(|item| b.contains(item)).into())
+    },
+    "superset?" => |args| {
+        let (a, b) = two(args)?;
+        let a = items(a)?;
+        Ok(items(b)?.iter().all(|item| a.contains(item)).into())
+    },
     "conj" => |args| {
         arity(args, 1..)?;
         Ok(match &args[0] {
@@ -111,6 +167,11 @@ table! {
     "list?" => |args| Ok(matches!(one(args)?, Value::List(_)).into()),
     "sequential?" => |args| Ok(matches!(one(args)?, Value::List(_) | Value::Vector(_)).into()),
     "meta" => |args| one(args).map(|_| Value::Nil),
+}
+
+fn how_many(count: &Value) -> Result<usize, String> {
+    let count = count.as_long().ok_or_else(|| wrong("a long", count))?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Items that a collection may be made of by one call.

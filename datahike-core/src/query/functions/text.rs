@@ -37,6 +37,20 @@ table! {
         let (text, part) = (string(text)?, string(part)?);
         Ok(text.find(part).map(|at| text[..at].chars().count() as i64).into())
     },
+    "last-index-of" => |args| {
+        let (text, part) = two(args)?;
+        let (text, part) = (string(text)?, string(part)?);
+        Ok(text.rfind(part).map(|at| text[..at].chars().count() as i64).into())
+    },
+    "parse-long" => |args| {
+        Ok(string(one(args)?)?.parse().map(Value::Long).unwrap_or_default())
+    },
+    "parse-double" => |args| {
+        Ok(string(one(args)?)?.trim().parse().map(Value::Double).unwrap_or_default())
+    },
+    "split-lines" => |args| {
+        Ok(Value::vector(string(one(args)?)?.lines().map(Value::str).collect::<Vec<_>>()))
+    },
     "join" => |args| {
         arity(args, 1..=2)?;
         let (separator, items) = match args {
