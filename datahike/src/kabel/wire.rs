@@ -1,11 +1,14 @@
 //! Names, arguments and results of the functions that a server has for databases.
 
+#[cfg(not(target_family = "wasm"))]
+mod serving;
+
 use datahike_core::commit::{Position, RequestId};
-use datahike_peer::Refusal;
 use datahike_value::{Keyword, Uuid, Value, kw};
 
-use crate::error::Error;
-use crate::writer::{Transacted, Transaction};
+#[cfg(not(target_family = "wasm"))]
+pub(super) use self::serving::refusal;
+use crate::writer::Transaction;
 
 pub(super) const CREATE: &str = "datahike/create-database";
 pub(super) const DELETE: &str = "datahike/delete-database";
@@ -24,20 +27,6 @@ impl Name {
         match self {
             Self::Id(id) => Value::Uuid(*id),
             Self::Text(name) => name.as_str().into(),
-        }
-    }
-
-    pub(super) fn from_value(value: &Value) -> Result<Self, Refusal> {
-        match value {
-            Value::Uuid(id) => Ok(Self::Id(*id)),
-            // Whoever types a UUID as text means the store.
-            Value::Str(name) => {
-                Ok(Uuid::parse_str(name).map_or_else(|_| Self::Text(name.to_string()), Self::Id))
-            }
-            _ => Err(Refusal::new(
-                "scope/bad-arguments",
-                "a database is named by a uuid or a string",
-            )),
         }
     }
 }
@@ -70,32 +59,6 @@ impl Request {
         }
         Value::map(entries)
     }
-
-    pub(super) fn from_value(value: &Value) -> Result<Self, Refusal> {
-        let missing = |key: &str| Refusal::new("scope/bad-arguments", format!("{key} is missing"));
-        let client = value.get(&kw!("client")).and_then(Value::as_uuid);
-        let number = value.get(&kw!("request")).and_then(natural);
-        let request = client.zip(number).map(|(client, number)| RequestId { client, number });
-        let parents = value.get(&kw!("parents")).and_then(Value::as_slice).unwrap_or_default();
-        let parents = parents.iter().map(|id| id.as_str()?.parse().ok()).collect::<Option<_>>();
-        let no_parents = || Refusal::new("scope/bad-arguments", ":parents are no commit ids");
-        Ok(Self {
-            database: Name::from_value(value.get(&kw!("db")).ok_or_else(|| missing(":db"))?)?,
-            branch: branch_of(value),
-            transaction: Transaction {
-                data: value.get(&kw!("tx-data")).ok_or_else(|| missing(":tx-data"))?.clone(),
-                meta: value.get(&kw!("tx-meta")).cloned().unwrap_or_default(),
-                parents: parents.ok_or_else(no_parents)?,
-                request,
-                in_sequence: false,
-            },
-        })
-    }
-}
-
-pub(super) fn branch_of(value: &Value) -> String {
-    let branch = value.get(&kw!("branch")).and_then(Value::as_str);
-    branch.unwrap_or(crate::config::Config::BRANCH).to_owned()
 }
 
 /// What a client hears of its transaction; the datoms come to its mirror.
@@ -114,11 +77,6 @@ pub(super) struct Told {
 }
 
 impl Told {
-    #[cfg(not(target_family = "wasm"))]
-    fn of(at: &Position) -> Self {
-        Self { seq: at.seq, commit: beginning(at) }
-    }
-
     pub(super) fn is(&self, at: &Position) -> bool {
         *self == Self { seq: at.seq, commit: beginning(at) }
     }
@@ -130,28 +88,6 @@ fn beginning(at: &Position) -> i64 {
 }
 
 impl Receipt {
-    #[cfg(not(target_family = "wasm"))]
-    pub(super) fn of(transacted: &Transacted, at: Option<&Position>) -> Self {
-        let (tx, tempids) = match transacted {
-            Transacted::Now(report) => {
-                (report.tx, report.tempids.iter().map(|(k, id)| (k.clone(), *id)).collect())
-            }
-            Transacted::Before(remembered) => (remembered.tx, remembered.tempids.clone()),
-        };
-        Self { tx, tempids, at: at.map(Told::of) }
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    pub(super) fn to_value(&self) -> Value {
-        let tempids = self.tempids.iter().map(|(tempid, e)| (tempid.clone(), id(*e)));
-        let told = self.at.into_iter().flat_map(|at| {
-            [(kw!("seq").into(), id(at.seq)), (kw!("commit").into(), Value::Long(at.commit))]
-        });
-        let entries =
-            [(kw!("tx").into(), id(self.tx)), (kw!("tempids").into(), Value::map(tempids))];
-        Value::map(entries.into_iter().chain(told))
-    }
-
     pub(super) fn from_value(value: &Value) -> Option<Self> {
         let tempids = value.get(&kw!("tempids")).and_then(Value::as_map)?;
         let tempids = tempids.iter().map(|(tempid, e)| Some((tempid.clone(), natural(e)?)));
@@ -171,11 +107,6 @@ fn id(number: u64) -> Value {
 
 fn natural(value: &Value) -> Option<u64> {
     value.as_long().and_then(|number| u64::try_from(number).ok())
-}
-
-/// A refusal as the client gets it: code and words, never a printed Rust value.
-pub(super) fn refusal(error: &Error) -> Refusal {
-    Refusal::new(error.code(), error.to_string())
 }
 
 /// A code without its colon.
