@@ -34,7 +34,7 @@ pub async fn create_database(config: &Config) -> Result<Config, Error> {
     }
     let store = create_store(&config.store)?;
     let created = config.clone().id(store.identity().id);
-    let result = initialise(&store, config).await;
+    let result = initialise(&store, config, Uuid::new_v4().as_u64_pair()).await;
     let closed = store.close().await;
     result?;
     closed?;
@@ -122,7 +122,29 @@ fn refuse_remote_peer(config: &Config) -> Result<(), Error> {
 }
 
 async fn connect_local(config: &Config) -> Result<Connection, Error> {
-    let store = open_store(config, Access::Write)?;
+    connect_in(open_store(config, Access::Write)?, config).await
+}
+
+/// Creates an empty database in an empty store that the caller opened. `seed` keys the hash that
+/// chooses where blocks end, and must be secret from whoever may choose values.
+///
+/// # Errors
+/// What the store fails with, as when there is such a branch.
+pub async fn create_in(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    seed: (u64, u64),
+) -> Result<(), Error> {
+    initialise(store, config, seed).await
+}
+
+/// Connects to a database in a store that the caller opened, as its writer. What the configuration
+/// says of stores and writers does not count.
+///
+/// # Errors
+/// [`Error::NoDatabase`]; [`Error::Mismatch`] if the stored database is of another kind; what the
+/// store fails with.
+pub async fn connect_in(store: Arc<dyn Store>, config: &Config) -> Result<Connection, Error> {
     let blocks = Arc::new(Blocks::new(store, config.cache_bytes()));
     let loaded = branch::load(&blocks, &config.branch).await?;
     check(config, &loaded.snapshot.db)?;
@@ -227,8 +249,11 @@ fn create_file_store(
 }
 
 /// Writes the first snapshot: no transaction, an empty log.
-async fn initialise(store: &Arc<dyn Store>, config: &Config) -> Result<(), Error> {
-    let seed = Uuid::new_v4().as_u64_pair();
+async fn initialise(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    seed: (u64, u64),
+) -> Result<(), Error> {
     let params = Params { seed: [seed.0, seed.1], ..Params::default() };
     let flexibility = match config.schema_flexibility {
         SchemaFlexibility::Read => datahike_core::db::SchemaFlexibility::Read,

@@ -31,7 +31,9 @@ pub use bulk::{BulkLoad, Column, Table};
 pub use compact::{Compacted, Keep, compact};
 pub use config::Config;
 pub use connection::Connection;
-pub use database::{connect, create_database, database_exists, delete_database};
+pub use database::{
+    connect, connect_in, create_database, create_in, database_exists, delete_database,
+};
 pub use error::Error;
 pub use reports::{TxEvent, TxReports, WAITING_REPORTS_MAX};
 pub use versioning::{Commit, Cut, Revision, Verification, VerifiedBranch, verify};

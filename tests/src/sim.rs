@@ -6,10 +6,11 @@
 //! log and blocks are collected, and its store is restored from a backup. After every step the
 //! laws are checked, and at the end, when faults have ceased, all must have converged.
 //!
-//! The database is behind [`Site`] and [`Replicated`]: [`model`] has one of plain numbers, and the
-//! real one fits as well. A run is a function of its seed; a failure names it.
+//! The database is behind [`Site`] and [`Replicated`]: [`model`] has one of plain numbers, which
+//! also plays what a real one does rarely, and [`real`] is the real one. A run is a function of its seed; a failure names it.
 
 pub mod model;
+pub mod real;
 mod trace;
 mod world;
 
@@ -34,6 +35,8 @@ pub trait Site {
     fn collect(&mut self, rng: &mut ChaCha8Rng);
     /// Goes back to an older state, as after a restore from a backup; whether there was one.
     fn restore(&mut self, rng: &mut ChaCha8Rng) -> bool;
+    /// Starts again after a crash, with what is durable.
+    fn restart(&mut self) {}
     /// Where it stands.
     fn head(&self) -> Head;
     /// Digest of the content as of any commit that was ever made.
@@ -54,6 +57,8 @@ pub trait Replicated {
     /// # Errors
     /// If there is a commit that should be readable and is not.
     fn read(&self) -> Result<Option<Reading>, String>;
+    /// Is told that it follows another history from here on.
+    fn was_reset(&mut self) {}
     /// Checks what listeners have seen: every commit once and in order, except across a jump.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! One server and several mirrors under seeded faults. `SEED=n` replays one run and prints its
 //! events; `SIM_SEEDS=n` runs more of them.
 
+use std::time::Duration;
+
 use datahike_tests::sim::{
     Options, Summary,
     model::{ModelMirror, ModelSite},
+    real::{DatabaseMirror, DatabaseSite},
     run, seeds,
 };
 
@@ -12,10 +15,31 @@ fn simulate(seed: u64) -> Summary {
         .unwrap_or_else(|broken| panic!("{broken}"))
 }
 
+/// Real databases: shorter runs, as each commit and each look at a copy costs more.
+fn simulate_databases(seed: u64) -> Summary {
+    let options = Options {
+        duration: Duration::from_secs(3),
+        fault_every: Duration::from_millis(200),
+        ..Options::default()
+    };
+    run(seed, &options, DatabaseSite::new, DatabaseMirror::new)
+        .unwrap_or_else(|broken| panic!("{broken}"))
+}
+
 #[test]
 fn mirrors_converge_under_any_seed() {
+    converge(1000, simulate);
+}
+
+#[test]
+#[ignore = "about a minute, and not run since its last change: use --ignored"]
+fn mirrors_of_databases_converge_under_any_seed() {
+    converge(1000, simulate_databases);
+}
+
+fn converge(count: u64, simulate: impl Fn(u64) -> Summary) {
     let mut all = Summary::default();
-    let seeds = seeds(1000);
+    let seeds = seeds(count);
     let single = seeds.end - seeds.start == 1;
     for seed in seeds {
         let summary = simulate(seed);

@@ -105,9 +105,10 @@ impl Medium {
 pub(super) fn failed(op: &'static str, path: &Path, source: io::Error) -> StoreError {
     let path = path.to_owned();
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StoreError::NoSpace { op, path }
-        }
+        // The last is a limit that the process was given.
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::FileTooLarge => StoreError::NoSpace { op, path },
         _ => StoreError::Io { op, path, source },
     }
 }

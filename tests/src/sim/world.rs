@@ -204,6 +204,8 @@ impl<S: Site, R: Replicated> World<S, R> {
                 if restored {
                     // Commits that differ from those that were lost.
                     self.site.commit(&mut self.rng);
+                } else {
+                    self.site.restart();
                 }
             }
             Event::ToServer { node, session, payload } if self.stands(node, session) => {
@@ -300,7 +302,16 @@ impl<S: Site, R: Replicated> World<S, R> {
                 let span = millis(&mut self.rng, 100..8000);
                 self.nodes[node].slow_until = self.now + span;
             }
-            _ => self.site.collect(&mut self.rng),
+            _ => {
+                let before = self.site.head().flush;
+                self.site.collect(&mut self.rng);
+                let after = self.site.head().flush;
+                if self.up && after != before {
+                    for node in 0..self.nodes.len() {
+                        self.provider_event(node, ProviderEvent::Flushed(after));
+                    }
+                }
+            }
         }
         let mean = self.options.fault_every.as_millis() as u64;
         let delay = millis(&mut self.rng, 0..mean * 2);
@@ -462,7 +473,10 @@ impl<S: Site, R: Replicated> World<S, R> {
 
     fn reported(&mut self, node: usize, event: MirrorEvent) -> Checked {
         match event {
-            MirrorEvent::Reset(_) => self.summary.resets += 1,
+            MirrorEvent::Reset(_) => {
+                self.summary.resets += 1;
+                self.nodes[node].copy.was_reset();
+            }
             MirrorEvent::Gap { .. } | MirrorEvent::Adopted(_) => self.summary.jumps += 1,
             MirrorEvent::Fault(error) => {
                 self.summary.faults += 1;
