@@ -55,6 +55,11 @@ impl Missing {
 pub trait BlockSource: Send + Sync + fmt::Debug {
     /// The decoded node at `address`, or `None` if it must be fetched first.
     fn node(&self, address: &Address) -> Option<Arc<crate::index::Node>>;
+
+    /// The same for who can do without: never reads a file.
+    fn resident(&self, address: &Address) -> Option<Arc<crate::index::Node>> {
+        self.node(address)
+    }
 }
 
 /// The addresses that a block names: those of its children, none in a leaf.

@@ -380,10 +380,12 @@ impl Db {
     pub(crate) fn advance(&mut self, tx: &ResolvedTx, schema: Arc<Schema>) {
         self.view = None;
         if let Some(Snapshot::Made(base)) = Arc::get_mut(&mut self.snapshot) {
-            base.schema = schema;
+            let before = std::mem::replace(&mut base.schema, schema);
+            base.follow(&before);
             base.add(tx);
         } else {
             let mut base = Base { schema, ..self.base().clone() };
+            base.follow(&self.base().schema);
             base.add(tx);
             *self = base.into();
         }
@@ -400,6 +402,7 @@ impl Base {
     fn apply(&mut self, tx: &ResolvedTx) {
         let mut all = tx.purged.iter().chain(tx.datoms.iter());
         let defines = all.any(|datom| Schema::defines_schema(datom.a));
+        let before = Arc::clone(&self.schema);
         if defines || !tx.new_attributes.is_empty() {
             let schema = Arc::make_mut(&mut self.schema);
             for ident in tx.new_attributes.iter() {
@@ -413,7 +416,20 @@ impl Base {
             }
             schema.seal();
         }
+        self.follow(&before);
         self.add(tx);
+    }
+
+    /// Attributes that have become indexed may have data.
+    fn follow(&mut self, before: &Arc<Schema>) {
+        if Arc::ptr_eq(before, &self.schema) {
+            return;
+        }
+        for (old, new) in before.attributes().iter().zip(self.schema.attributes()) {
+            if new.in_avet() && !old.in_avet() {
+                self.indexes.uncover(old.id);
+            }
+        }
     }
 
     fn add(&mut self, tx: &ResolvedTx) {

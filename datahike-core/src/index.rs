@@ -6,6 +6,7 @@
 
 mod boundary;
 pub(crate) mod codec;
+mod cover;
 mod cursor;
 mod derive;
 mod diff;
@@ -24,8 +25,8 @@ mod tail;
 
 use std::sync::Arc;
 
-use crate::block::{Address, BlockSource, Missing};
-use crate::datom::{AttrId, Datom};
+use crate::block::{Address, BlockSource};
+use crate::datom::Datom;
 
 pub use self::codec::{DecodeError, FORMAT_VERSION};
 pub use self::derive::{DeriveError, derive};
@@ -34,11 +35,13 @@ pub use self::flush::Flushed;
 pub use self::iter::Iter;
 pub use self::key::{DatomRef, Index, Prefix, Range, ValueRef};
 pub use self::leaf::Leaf;
+pub(crate) use self::leaf::{Column, Kind};
 pub use self::memory::MemoryBlocks;
 pub use self::node::{Branch, Node};
 pub use self::scan::{Scan, Slice};
 pub use self::tail::AttrTraits;
 
+use self::cover::Uncovered;
 use self::purge::Purged;
 use self::scan::MergedLeaves;
 use self::tail::Tail;
@@ -92,6 +95,8 @@ pub struct Indexes {
     tail: Tail,
     /// What the next flush removes from the trees and no reader sees.
     purged: Option<Arc<Purged>>,
+    /// What AVET lacks.
+    uncovered: Option<Arc<Uncovered>>,
     merged: Arc<MergedLeaves>,
 }
 
@@ -125,6 +130,7 @@ impl Indexes {
             source,
             tail: Tail::default(),
             purged: None,
+            uncovered: None,
             merged: Arc::default(),
         }
     }
@@ -143,20 +149,8 @@ impl Indexes {
         self.change_tail(|tail, keep| tail.extend(datoms, keep, traits));
     }
 
-    /// A new snapshot in which AVET has all datoms of `a`: for an attribute that has become indexed,
-    /// unique or a reference when there were datoms of it already.
-    ///
-    /// # Errors
-    /// Blocks that must be read.
-    pub fn cover_in_avet(&self, a: AttrId) -> Result<Self, Missing> {
-        let datoms =
-            self.history(&Range::aevt(a, None)).collect::<Result<Vec<Datom>, Missing>>()?;
-        let mut next = self.clone();
-        next.change_tail(|tail, _| tail.extend_avet(datoms));
-        Ok(next)
-    }
-
-    fn change_tail(&mut self, change: impl FnOnce(&mut Tail, bool)) {
+    pub(crate) fn change_tail(&mut self, change: impl FnOnce(&mut Tail, bool)) {
+        self.take_covered();
         let before = self.tail.arena.clone();
         change(&mut self.tail, self.keep_history);
         if !before.same_line(&self.tail.arena) {

@@ -17,8 +17,8 @@ use datahike_value::{Keyword, Value};
 use hashbrown::HashMap;
 
 pub use self::attribute::{Attribute, Cardinality, Tuple, Unique, ValueType};
+pub(crate) use self::check::{Rules, check_evolution, system_value_error};
 pub use self::check::{SchemaError, SchemaUse};
-pub(crate) use self::check::{check_evolution, system_value_error};
 pub(crate) use self::definition::Definition;
 pub use self::record::SchemaRecordError;
 use crate::datom::{AttrId, Datom, EntityId, TX0};

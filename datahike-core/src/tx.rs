@@ -140,6 +140,8 @@ pub struct TxOptions {
     pub functions: TxFunctions,
     /// How large values may be.
     pub caps: ValueCaps,
+    /// Whether an attribute that has data may become indexed or unique.
+    pub allow_index_backfill: bool,
 }
 
 impl TxOptions {
@@ -151,7 +153,14 @@ impl TxOptions {
             max_ahead: MAX_AHEAD_MS,
             functions: TxFunctions::new(),
             caps: ValueCaps::NONE,
+            allow_index_backfill: false,
         }
+    }
+
+    /// The same at another time.
+    #[must_use]
+    pub fn with_now(self, now: i64) -> Self {
+        Self { now, ..self }
     }
 
     /// With this metadata, a map.
@@ -164,6 +173,12 @@ impl TxOptions {
     #[must_use]
     pub fn with_functions(self, functions: TxFunctions) -> Self {
         Self { functions, ..self }
+    }
+
+    /// With leave to index attributes that have data, or without.
+    #[must_use]
+    pub fn with_index_backfill(self, allow_index_backfill: bool) -> Self {
+        Self { allow_index_backfill, ..self }
     }
 
     /// With these caps on values.
@@ -181,6 +196,7 @@ impl fmt::Debug for TxOptions {
             .field("max_ahead", &self.max_ahead)
             .field("functions", &self.functions)
             .field("caps", &self.caps)
+            .field("allow_index_backfill", &self.allow_index_backfill)
             .finish()
     }
 }

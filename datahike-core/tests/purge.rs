@@ -252,10 +252,7 @@ fn a_schema_forgets_purged_definitions_wherever_the_purge_is_applied() {
     let before = run.db.clone();
     run.transact("[[:db.purge/entity :colour/red]]");
     assert_eq!(run.db.entid(&Value::keyword("colour/red")).unwrap(), None);
-    let entry = Entry {
-        transactions: vec![run.log.last().unwrap().clone()],
-        ..Entry::default()
-    };
+    let entry = Entry { transactions: vec![run.log.last().unwrap().clone()], ..Entry::default() };
     let (bytes, at) = entry.encode(&Position::START);
     let (replayed, end) = replay(&before, Position::START, [&*bytes], |_| {}).unwrap();
     assert_eq!(end, at);

@@ -342,7 +342,7 @@ fn entities_lead_on() {
         assert_eq!(names, ["Bob".into(), "Cy".into()]);
         // Round a cycle and back again, and against the direction.
         let back = get(&friends.entities()[0], "friend").unwrap();
-        assert_eq!(back.entities(), [ada.clone()]);
+        assert_eq!(back.entities(), std::slice::from_ref(&ada));
         assert_eq!(get(&ada, "_friend").unwrap().entities()[0].id(), 1001);
         let part = get(&ada, "part").unwrap().entities()[0].clone();
         let EntityValue::Entity(owner) = get(&part, "_part").unwrap() else { panic!() };

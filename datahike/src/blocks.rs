@@ -201,11 +201,8 @@ impl Blocks {
 
 impl BlockSource for Blocks {
     fn node(&self, address: &Address) -> Option<Arc<Node>> {
-        if let Some(node) = self.cache.get(address) {
+        if let Some(node) = self.resident(address) {
             return Some(node);
-        }
-        if let Some(node) = self.pinned.lock().nodes.get(address) {
-            return Some(node.clone());
         }
         let read = self.store.get_now(&StoreAddress(address.0))?;
         let decoded = read
@@ -219,6 +216,10 @@ impl BlockSource for Blocks {
                 None
             }
         }
+    }
+
+    fn resident(&self, address: &Address) -> Option<Arc<Node>> {
+        self.cache.get(address).or_else(|| self.pinned.lock().nodes.get(address).cloned())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::index::purge::Purged;
 const READ_AHEAD: usize = 8;
 
 /// How many blocks a scan asks for at once.
-const MOST_AT_ONCE: usize = 4096;
+pub(crate) const MOST_AT_ONCE: usize = 4096;
 
 /// Walks the rows of a tree that lie in a range, forward or in reverse. A fault leaves it where it
 /// was, so that the walk goes on once the block is there.

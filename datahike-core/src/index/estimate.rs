@@ -7,8 +7,13 @@ use crate::index::{Indexes, Root};
 
 impl Indexes {
     /// About how many datoms of the current view are within `range`: exact where the blocks at its
-    /// ends are in memory and the tail is empty. For planning; never faults.
+    /// ends are in memory and the tail is empty. For planning; reads no block that is not in memory.
     pub fn estimate(&self, range: &Range) -> usize {
+        if self.lacks(range.index)
+            && let Some(covered) = self.uncovered.as_ref().and_then(|lack| lack.made())
+        {
+            return covered.estimate(range);
+        }
         let base = self.roots.current[range.index.number()]
             .map_or(0, |Root { address, count, .. }| within(&*self.source, address, count, range));
         usize::try_from(base).unwrap_or(usize::MAX).saturating_add(self.tail.ranks(range).len())
@@ -17,7 +22,7 @@ impl Indexes {
 
 /// How many are in a subtree, where both ends of the range may lie in it.
 fn within(source: &dyn BlockSource, address: Address, count: u64, range: &Range) -> u64 {
-    let Some(node) = source.node(&address) else { return count.div_ceil(4) };
+    let Some(node) = source.resident(&address) else { return count.div_ceil(4) };
     match &*node {
         Node::Leaf(leaf) => {
             let low = leaf.first_of(range);

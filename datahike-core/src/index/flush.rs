@@ -32,6 +32,9 @@ impl Indexes {
     /// # Errors
     /// Blocks that it must read and that are not in memory; all that can be told.
     pub fn flush(&self) -> Result<Flushed, Missing> {
+        if self.uncovered.is_some() {
+            return self.covered()?.flush();
+        }
         let mut out = Output::default();
         let mut roots = self.roots;
         let mut missing = Vec::new();

@@ -21,6 +21,8 @@ pub struct Iter {
     arena: Arena,
     /// Only where the past is read too.
     past: Option<Past>,
+    /// Only where AVET lacks datoms, until that is made good.
+    lacking: Option<Box<(Indexes, Range)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +71,7 @@ impl Iter {
             arena,
             past: with_past
                 .then(|| Past { base: cursor(indexes.roots.history[number]), beside: None }),
+            lacking: indexes.lacks(range.index).then(|| Box::new((indexes.clone(), range.clone()))),
         }
     }
 
@@ -191,6 +194,13 @@ impl Iterator for Iter {
     type Item = Result<Datom, Missing>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(lacking) = &self.lacking {
+            let (indexes, range) = &**lacking;
+            match indexes.covered() {
+                Ok(covered) => *self = Self::new(covered, range, self.reverse, self.past.is_some()),
+                Err(missing) => return Some(Err(missing)),
+            }
+        }
         let next = if self.past.is_some() { self.next_past() } else { self.next_current() };
         next.transpose()
     }

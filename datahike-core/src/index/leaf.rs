@@ -112,8 +112,12 @@ pub(crate) enum Kind {
     Inst,
     /// Offset (high half) and length in the heap.
     Str,
+    /// The same where equal strings of the leaf have equal cells.
+    Term,
     /// Place in the side table: any other type, or several types under one attribute.
     Side,
+    /// The same where equal values of the leaf have equal cells.
+    SideTerm,
 }
 
 impl Kind {
@@ -219,18 +223,22 @@ impl Leaf {
 
     #[inline]
     fn value_at(&self, row: usize, place: usize) -> ValueRef<'_> {
-        let cell = self.cells[row];
-        match self.kinds[place] {
+        self.value_of(self.kinds[place], self.cells[row])
+    }
+
+    #[inline]
+    fn value_of(&self, kind: Kind, cell: u64) -> ValueRef<'_> {
+        match kind {
             Kind::Bool => ValueRef::Bool(cell != 0),
             Kind::Long => ValueRef::Long(cell as i64),
             Kind::Double => ValueRef::Double(f64::from_bits(cell)),
             Kind::Float => ValueRef::Float(f32::from_bits(cell as u32)),
             Kind::Inst => ValueRef::Inst(cell as i64),
-            Kind::Str => {
+            Kind::Str | Kind::Term => {
                 let (start, end) = string_bounds(cell);
                 ValueRef::Str(&self.heap[start..end])
             }
-            Kind::Side => (&self.side[cell as usize]).into(),
+            Kind::Side | Kind::SideTerm => (&self.side[cell as usize]).into(),
         }
     }
 
@@ -254,13 +262,12 @@ impl Leaf {
 
     /// Whether every string lies in the heap, from one character boundary to another.
     pub(crate) fn strings_are_whole(&self) -> bool {
-        self.kinds.iter().all(|kind| *kind != Kind::Str)
-            || (0..self.len()).filter(|row| self.kinds[self.a.place(*row)] == Kind::Str).all(
-                |row| {
-                    let (start, end) = string_bounds(self.cells[row]);
-                    self.heap.get(start..end).is_some()
-                },
-            )
+        let is_text = |kind: Kind| matches!(kind, Kind::Str | Kind::Term);
+        !self.kinds.iter().any(|kind| is_text(*kind))
+            || (0..self.len()).filter(|row| is_text(self.kinds[self.a.place(*row)])).all(|row| {
+                let (start, end) = string_bounds(self.cells[row]);
+                self.heap.get(start..end).is_some()
+            })
     }
 
     /// The first row for which `past` holds, or the length; it must hold for all rows after it.
@@ -287,6 +294,92 @@ impl Leaf {
         }
         search(known, self.len(), past)
     }
+}
+
+/// The values of rows that all have one attribute, as cells of one kind.
+#[derive(Clone, Copy)]
+pub(crate) struct Column<'a> {
+    leaf: &'a Leaf,
+    pub(crate) kind: Kind,
+    pub(crate) cells: &'a [u64],
+}
+
+impl<'a> Column<'a> {
+    /// The value behind a cell of this column.
+    #[inline]
+    pub(crate) fn value(&self, cell: u64) -> ValueRef<'a> {
+        self.leaf.value_of(self.kind, cell)
+    }
+
+    /// Other cells of the same kind and leaf.
+    pub(crate) fn of<'b>(&self, cells: &'b [u64]) -> Column<'b>
+    where
+        'a: 'b,
+    {
+        Column { leaf: self.leaf, kind: self.kind, cells }
+    }
+
+    /// Values among which those of a column of side cells are.
+    pub(crate) fn side(&self) -> &'a [Value] {
+        &self.leaf.side
+    }
+}
+
+impl Leaf {
+    /// The values of these rows, at least one and all of one attribute.
+    pub(crate) fn column(&self, rows: ops::Range<usize>) -> Column<'_> {
+        let kind = self.kinds[self.a.place(rows.start)];
+        Column { leaf: self, kind, cells: &self.cells[rows] }
+    }
+
+    /// Calls `f` with the place in `wanted` and the row of each row of `rows` whose entity is wanted.
+    /// Both ascend; returns how many of `wanted` are below the last entity of these rows.
+    pub(crate) fn meet(
+        &self,
+        rows: ops::Range<usize>,
+        wanted: &[EntityId],
+        f: impl FnMut(usize, usize),
+    ) -> usize {
+        match &self.e {
+            Ids::Near { base, offsets } => {
+                meet(|row| base + u64::from(offsets[row]), rows, wanted, f)
+            }
+            Ids::Far(ids) => meet(|row| ids[row], rows, wanted, f),
+        }
+    }
+}
+
+#[inline]
+fn meet(
+    entity: impl Fn(usize) -> EntityId,
+    rows: ops::Range<usize>,
+    wanted: &[EntityId],
+    mut f: impl FnMut(usize, usize),
+) -> usize {
+    let Some(last) = rows.end.checked_sub(1).filter(|last| *last >= rows.start) else { return 0 };
+    let last_entity = entity(last);
+    let first_entity = entity(rows.start);
+    let mut at = wanted.partition_point(|e| *e < first_entity);
+    let mut row = rows.start;
+    while let Some(e) = wanted.get(at).copied().filter(|e| *e <= last_entity) {
+        let here = entity(row);
+        if here < e {
+            // Most attributes have one value: then the entity is no further than it is greater.
+            let near = row + (e - here).min((last - row) as u64) as usize;
+            row = match (entity(near) < e, entity(near - 1) < e) {
+                (false, true) => near,
+                (false, false) => search(row + 1, near, |row| entity(row) >= e),
+                (true, _) => search(near + 1, last, |row| entity(row) >= e),
+            };
+        }
+        let mut found = row;
+        while found <= last && entity(found) == e {
+            f(at, found);
+            found += 1;
+        }
+        at += 1;
+    }
+    wanted.partition_point(|e| *e < last_entity)
 }
 
 /// A row where it lies: a search mostly looks at one column.

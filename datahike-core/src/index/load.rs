@@ -32,7 +32,10 @@ impl Indexes {
 
     /// The datoms of the tail and these in the order of EAVT, if they are all different facts.
     fn facts_with<'a>(&'a self, more: &[&'a [Datom]]) -> Option<Vec<&'a Datom>> {
-        if self.purged.is_some() || self.tail.arena.iter().any(|datom| datom.repeated) {
+        if self.purged.is_some()
+            || self.uncovered.is_some()
+            || self.tail.arena.iter().any(|datom| datom.repeated)
+        {
             return None;
         }
         let mut facts: Vec<&Datom> = self.tail().collect();

@@ -111,6 +111,7 @@ impl Indexes {
         if datoms.is_empty() {
             return;
         }
+        self.take_covered();
         let mut all = self.purged().to_vec();
         all.extend_from_slice(datoms);
         let purged = Purged::new(all);

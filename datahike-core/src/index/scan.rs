@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::ops;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::block::{Address, Missing};
-use crate::datom::Datom;
-use crate::index::Indexes;
-use crate::index::cursor::{Cursor, LeafSlice};
+use smallvec::SmallVec;
+
+use crate::block::{Address, BlockSource, Missing};
+use crate::datom::{AttrId, Datom, EntityId};
+use crate::index::cursor::{Cursor, LeafSlice, MOST_AT_ONCE};
 use crate::index::iter::Iter;
-use crate::index::key::{DatomRef, Index, Range};
+use crate::index::key::{DatomRef, Index, Prefix, Range};
 use crate::index::leaf::Leaf;
+use crate::index::node::{Branch, Node};
 use crate::index::tail::TailCursor;
+use crate::index::{Indexes, Root};
 
 /// Rows of a leaf, all of them in the range that was asked for.
 #[derive(Clone, Debug)]
@@ -95,22 +98,142 @@ struct Current {
 
 impl Scan {
     pub(crate) fn current(indexes: &Indexes, range: &Range) -> Self {
+        Self(Kind::Current(Box::new(Current::of(indexes, range))))
+    }
+
+    pub(crate) fn history(indexes: &Indexes, range: &Range) -> Self {
+        Self(Kind::Past(Box::new(indexes.history(range))))
+    }
+}
+
+impl Current {
+    fn of(indexes: &Indexes, range: &Range) -> Self {
         let root = indexes.roots.current[range.index.number()];
         let base = Cursor::new(Arc::clone(&indexes.source), root, Arc::new(range.clone()), false);
         let ranks = indexes.tail.ranks(range);
-        Self(Kind::Current(Box::new(Current {
+        Self {
             indexes: indexes.clone(),
             range: range.clone(),
             base,
             prepared: false,
             ranks,
             merging: None,
-        })))
+        }
+    }
+}
+
+/// Most ranges lie in one leaf.
+pub(crate) type Slices = SmallVec<[Slice; 1]>;
+
+impl Indexes {
+    /// The current view of `range` at once: the slices that [`Indexes::scan`] would give.
+    ///
+    /// # Errors
+    /// All blocks that the range lacks, as far as it can tell.
+    pub(crate) fn slices(&self, range: &Range) -> Result<Slices, Missing> {
+        let as_stored = self.purged.is_none() && !self.lacks(range.index);
+        if !as_stored || !self.tail.ranks(range).is_empty() {
+            return self.scan(range).collect();
+        }
+        let root = self.roots.current[range.index.number()];
+        leaves(&*self.source, root, range, |_, _| true)
     }
 
-    pub(crate) fn history(indexes: &Indexes, range: &Range) -> Self {
-        Self(Kind::Past(Box::new(indexes.history(range))))
+    /// The rows of one attribute that have one of these ascending entities are in these slices of
+    /// AEVT, which leave out leaves without any.
+    ///
+    /// # Errors
+    /// All blocks that are lacking, as far as it can tell.
+    pub(crate) fn slices_of(&self, a: AttrId, entities: &[EntityId]) -> Result<Slices, Missing> {
+        let (Some(first), Some(last)) = (entities.first(), entities.last()) else {
+            return Ok(Slices::new());
+        };
+        let end = |e: &EntityId| {
+            ops::Bound::Included(Prefix { a: Some(a), e: Some(*e), ..Prefix::default() })
+        };
+        let range = Range { index: Index::Aevt, lower: end(first), upper: end(last) };
+        if self.purged.is_some() || !self.tail.ranks(&range).is_empty() {
+            if entities.len().saturating_mul(FEW) > self.estimate(&range) {
+                return self.scan(&range).collect();
+            }
+            let mut slices = Slices::new();
+            let mut missing = Vec::new();
+            for same in entities.chunk_by(|x, y| x == y) {
+                match self.slices(&Range::aevt(a, same[0])) {
+                    Ok(found) => slices.extend(found),
+                    Err(Missing { addresses }) => missing.extend(addresses),
+                }
+            }
+            return if missing.is_empty() { Ok(slices) } else { Err(Missing::of(missing)) };
+        }
+        let root = self.roots.current[Index::Aevt.number()];
+        leaves(&*self.source, root, &range, |branch, child| {
+            let keys = &branch.keys;
+            let low = child.checked_sub(1).filter(|before| keys.attribute(*before) == a);
+            let low = low.map_or(0, |before| keys.entity(before));
+            let high = Some(child).filter(|at| keys.attribute(*at) == a);
+            let high = high.map_or(EntityId::MAX, |at| keys.entity(at));
+            let next = entities.partition_point(|e| *e < low);
+            entities.get(next).is_some_and(|e| *e <= high)
+        })
     }
+}
+
+/// A block on the way to the leaves of a range, and whether the range starts or ends in it.
+struct Part {
+    address: Address,
+    starts: bool,
+    ends: bool,
+}
+
+/// The rows of a tree in `range`, but for the children of branches that are not wanted.
+fn leaves(
+    source: &dyn BlockSource,
+    root: Option<Root>,
+    range: &Range,
+    wanted: impl Fn(&Branch, usize) -> bool,
+) -> Result<Slices, Missing> {
+    let mut slices = Slices::new();
+    let mut level: SmallVec<[Part; 4]> = SmallVec::new();
+    level.extend(root.map(|root| Part { address: root.address, starts: true, ends: true }));
+    while !level.is_empty() {
+        let mut below = SmallVec::new();
+        let mut missing = Vec::new();
+        for Part { address, starts, ends } in &level {
+            let Some(node) = source.node(address) else {
+                missing.push(*address);
+                continue;
+            };
+            match &*node {
+                Node::Leaf(leaf) => {
+                    let low = if *starts { leaf.first_of(range) } else { 0 };
+                    let high = if *ends { leaf.end_of(range, low) } else { leaf.len() };
+                    if low < high {
+                        slices.push(Slice { leaf: Arc::clone(leaf), rows: low..high });
+                    }
+                }
+                Node::Branch(branch) => {
+                    let end = branch.addresses.len().saturating_sub(1);
+                    let low = if *starts { branch.keys.first_of(range).min(end) } else { 0 };
+                    let high = if *ends { branch.keys.end_of(range, low).min(end) } else { end };
+                    let children = branch.addresses.iter().enumerate().take(high + 1).skip(low);
+                    for (child, address) in children.filter(|(child, _)| wanted(branch, *child)) {
+                        below.push(Part {
+                            address: *address,
+                            starts: *starts && child == low,
+                            ends: *ends && child == high,
+                        });
+                    }
+                }
+            }
+        }
+        if !missing.is_empty() {
+            missing.truncate(MOST_AT_ONCE);
+            return Err(Missing::of(missing));
+        }
+        level = below;
+    }
+    Ok(slices)
 }
 
 impl Iterator for Scan {
@@ -141,6 +264,9 @@ fn whole(leaf: Leaf) -> Slice {
 impl Current {
     fn next(&mut self) -> Result<Option<Slice>, Missing> {
         if !self.prepared {
+            if self.indexes.lacks(self.range.index) {
+                *self = Self::of(self.indexes.covered()?, &self.range);
+            }
             self.base.require_all()?;
             self.prepared = true;
         }

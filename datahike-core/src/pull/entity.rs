@@ -92,7 +92,12 @@ struct Path {
 
 impl<'a> Puller<'a> {
     pub(crate) fn new(db: &'a Db, context: &'a PullContext) -> Result<Self, QueryError> {
-        Ok(Self { db, meter: Meter::start(&context.budget)?, functions: &context.functions, visited: None })
+        Ok(Self {
+            db,
+            meter: Meter::start(&context.budget)?,
+            functions: &context.functions,
+            visited: None,
+        })
     }
 
     pub(crate) fn within(

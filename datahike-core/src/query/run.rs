@@ -2,6 +2,7 @@
 //! really are, and runs it on whole relations.
 
 mod calls;
+mod columns;
 mod emit;
 mod patterns;
 mod plan;
@@ -14,6 +15,7 @@ use hashbrown::HashMap;
 
 pub(crate) use self::calls::destructure;
 pub(crate) use self::rules::RuleSet;
+use super::Context;
 use super::aggregate::Random;
 use super::ast::{Clause, Conj, Names, SourceRef};
 use super::error::QueryError;
@@ -22,7 +24,6 @@ use super::functions::{Functions, HostFn};
 use super::relation::{Dict, Relation};
 use super::source::Source;
 use super::vars::{Var, VarSet};
-use super::Context;
 use crate::budget::Meter;
 
 /// Rows that the first page-fault report may name blocks for.

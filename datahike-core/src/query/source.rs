@@ -177,7 +177,7 @@ pub(crate) struct ScanFilter {
 
 impl ScanFilter {
     #[inline]
-    fn passes(&self, value: &ValueRef<'_>) -> bool {
+    pub(crate) fn passes(&self, value: &ValueRef<'_>) -> bool {
         let order = match (value, &self.constant) {
             (ValueRef::Long(a), Value::Long(b)) => a.cmp(b),
             (ValueRef::Str(a), Value::Str(b)) => (*a).cmp(b),
@@ -285,21 +285,24 @@ pub(crate) fn narrowed(a: AttrId, filters: &[ScanFilter]) -> Option<Range> {
     (low.is_some() || high.is_some()).then(|| Range::avet_between(a, low.cloned(), high.cloned()))
 }
 
-/// Calls `f` with the datoms in `range` that agree with `probe` and pass the filters. `wide` says
-/// that the range is expected to hold many, which are then read by column.
+/// What all datoms in a range start with.
+pub(crate) fn common(range: &Range) -> Option<&Prefix> {
+    match &range.lower {
+        std::ops::Bound::Included(prefix) if range.lower == range.upper => Some(prefix),
+        _ => None,
+    }
+}
+
+/// Calls `f` with the datoms in `range` that agree with `probe` and pass the filters.
 pub(crate) fn visit(
     db: &Db,
     range: &Range,
-    wide: bool,
     probe: &Probe,
     filters: &[ScanFilter],
     mut f: impl FnMut(&DatomRef<'_>),
 ) -> Result<(), Missing> {
     // What the range itself guarantees need not be compared again.
-    let prefix = match &range.lower {
-        std::ops::Bound::Included(prefix) if range.lower == range.upper => Some(prefix),
-        _ => None,
-    };
+    let prefix = common(range);
     let given = |fixed: bool| prefix.is_some() && fixed;
     let e = probe.e.filter(|_| !given(prefix.is_some_and(|p| p.e.is_some())));
     let a = probe.a.filter(|_| range.index == Index::Eavt);
@@ -316,16 +319,12 @@ pub(crate) fn visit(
             f(row);
         }
     };
-    if !db.is_current() {
-        for datom in db.scan(range) {
-            check(&DatomRef::from(&datom?));
-        }
-    } else if wide {
-        for slice in db.indexes().scan(range) {
-            slice?.iter().for_each(|row| check(&row));
+    if db.is_current() {
+        for slice in db.indexes().slices(range)? {
+            slice.iter().for_each(|row| check(&row));
         }
     } else {
-        for datom in db.indexes().current(range) {
+        for datom in db.scan(range) {
             check(&DatomRef::from(&datom?));
         }
     }

@@ -91,22 +91,31 @@ pub trait SchemaUse {
     fn has_duplicates(&self, a: AttrId) -> Result<bool, Missing>;
 }
 
+/// What decides which changes are refused, besides the data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Schema-flexibility write.
+    pub(crate) strict: bool,
+    /// Whether an attribute that has data may become indexed.
+    pub(crate) backfill: bool,
+}
+
 /// Compares what `entity` says about schema before and after a transaction.
 pub(crate) fn check_evolution(
     before: &Schema,
     after: &Schema,
     entity: EntityId,
-    strict: bool,
+    rules: Rules,
     data: &dyn SchemaUse,
 ) -> Result<Result<(), SchemaError>, Missing> {
     let new = after.definition(entity);
     if let Some(definition) = new
-        && let Err(error) = well_formed(before, after, entity, definition, strict)
+        && let Err(error) = well_formed(before, after, entity, definition, rules.strict)
     {
         return Ok(Err(error));
     }
     let (Some(old), Some(id)) = (before.definition(entity), before.attr_of_entity(entity)) else {
-        return first_definition(before, after, entity, data);
+        return first_definition(before, after, entity, rules, data);
     };
     let ident = before.ident(id);
     let Some(new) = new.filter(|new| new.is_attribute()) else {
@@ -121,7 +130,7 @@ pub(crate) fn check_evolution(
     {
         return Ok(Err(SchemaError::NameTaken { ident: ident.clone(), to: to.clone() }));
     }
-    compare(before.attribute(id), old, after.attribute(id), new, data)
+    compare(before.attribute(id), old, after.attribute(id), new, rules, data)
 }
 
 /// An attribute that was used before anybody declared it (schema-flexibility read) obeys the same
@@ -130,6 +139,7 @@ fn first_definition(
     before: &Schema,
     after: &Schema,
     entity: EntityId,
+    rules: Rules,
     data: &dyn SchemaUse,
 ) -> Result<Result<(), SchemaError>, Missing> {
     let Some(id) = after.attr_of_entity(entity) else { return Ok(Ok(())) };
@@ -140,7 +150,7 @@ fn first_definition(
     if new.value_type == Some(ValueType::Ref) && data.is_used(id)? {
         return Ok(Err(refused(&bare.ident, "it has data that are not references")));
     }
-    compare(bare, &old, after.attribute(id), new, data)
+    compare(bare, &old, after.attribute(id), new, rules, data)
 }
 
 fn well_formed(
@@ -229,6 +239,7 @@ fn compare(
     old_definition: &Definition,
     new: &Attribute,
     new_definition: &Definition,
+    rules: Rules,
     data: &dyn SchemaUse,
 ) -> Result<Result<(), SchemaError>, Missing> {
     let id = old.id;
@@ -251,8 +262,10 @@ fn compare(
     if new.unique.is_some() && old.unique.is_none() && data.has_duplicates(id)? {
         return refuse("two entities hold the same value, so it cannot become :db/unique");
     }
-    if new.in_avet() && !old.in_avet() && data.is_used(id)? {
-        return refuse("it has data, so it can only be indexed by building the index anew");
+    if new.in_avet() && !old.in_avet() && !rules.backfill && data.is_used(id)? {
+        return refuse(
+            "it has data: to have its index built, set :allow-index-backfill? true where it is written",
+        );
     }
     if old.in_avet() && !new.in_avet() && data.is_used(id)? {
         return refuse("its index cannot be dropped while it has data");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use datahike_value::{Keyword, Value};
 
-use super::{Definition, Schema};
+use super::{Definition, Schema, ValueType};
 use crate::datom::EntityId;
 
 impl Schema {
@@ -37,6 +37,7 @@ impl Schema {
             let Some(attribute) = self.attr_id(ident).map(|a| self.attribute(a)) else { continue };
             put("db/index", attribute.in_avet());
             put("db/unique", attribute.unique.is_some());
+            put("db.attr/constrained", attribute.value_type.is_some_and(has_cap));
             put("db.unique/identity", attribute.is_identity());
             put("db.unique/value", attribute.unique.is_some() && !attribute.is_identity());
             put("db.type/ref", attribute.is_ref());
@@ -47,6 +48,18 @@ impl Schema {
         }
         Value::map(sets.into_iter().map(|(key, set)| (Value::keyword(key), Value::set(set))))
     }
+}
+
+/// Whether values of this type can be larger than is allowed.
+fn has_cap(value_type: ValueType) -> bool {
+    matches!(
+        value_type,
+        ValueType::String
+            | ValueType::Bytes
+            | ValueType::FloatArray
+            | ValueType::DoubleArray
+            | ValueType::Tuple
+    )
 }
 
 impl Definition {

@@ -13,7 +13,7 @@ use super::{CallError, Resolution, ResolvedTx, TxError};
 use crate::block::Missing;
 use crate::datom::{AttrId, Datom, EntityId, TX0};
 use crate::index::{DatomRef, Index};
-use crate::schema::{Schema, SchemaUse, check_evolution, system};
+use crate::schema::{Rules, Schema, SchemaUse, check_evolution, system};
 
 impl Transactor<'_> {
     /// Notes that composite tuples of an entity depend on what is about to happen.
@@ -63,9 +63,10 @@ impl Transactor<'_> {
 
     /// Checks the state that the transaction leads to.
     pub(crate) fn check_end(&mut self) -> Result<(), TxError> {
+        let rules = Rules { strict: self.strict, backfill: self.options.allow_index_backfill };
         for e in &self.defined {
             let (before, data) = (self.db.schema(), &self.overlay);
-            check_evolution(before, &self.schema, *e, self.strict, data)??;
+            check_evolution(before, &self.schema, *e, rules, data)??;
         }
         for (e, spec) in std::mem::take(&mut self.ensure) {
             self.check_ensure(e, &spec)?;

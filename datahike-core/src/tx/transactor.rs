@@ -420,10 +420,10 @@ impl<'a> Transactor<'a> {
             }
         }
         for tuple in composites {
-            if let Some(v) = self.composite_of(entries, tuple, form)? {
-                if let Some(owner) = self.owner(tuple, &v)? {
-                    self.agree(&mut means, (owner, tuple, v), form)?;
-                }
+            if let Some(v) = self.composite_of(entries, tuple, form)?
+                && let Some(owner) = self.owner(tuple, &v)?
+            {
+                self.agree(&mut means, (owner, tuple, v), form)?;
             }
         }
         Ok(means.map(|(e, ..)| e))

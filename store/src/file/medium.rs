@@ -106,9 +106,9 @@ pub(super) fn failed(op: &'static str, path: &Path, source: io::Error) -> StoreE
     let path = path.to_owned();
     match source.kind() {
         // The last is a limit that the process was given.
-        io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded
-        | io::ErrorKind::FileTooLarge => StoreError::NoSpace { op, path },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StoreError::NoSpace { op, path }
+        }
         _ => StoreError::Io { op, path, source },
     }
 }

@@ -354,7 +354,7 @@ pub(super) fn inspect_tail(
     let end = loop {
         let read = read_full(file, &mut piece, at).map_err(failed)?;
         let (words, rest) = piece.get(..read).unwrap_or_default().as_chunks::<16>();
-        let zero = words.iter().fold(0, |all, word| all | u128::from_ne_bytes(*word)) == 0;
+        let zero = words.iter().fold(0, |all, word| all | u128::from_le_bytes(*word)) == 0;
         if !zero || rest.iter().any(|byte| *byte != 0) {
             break file.len().map_err(failed)?;
         }

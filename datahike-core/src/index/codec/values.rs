@@ -113,7 +113,10 @@ pub(super) fn get(
             let cell = |chunk: &[u8; 4]| canonical_f32(f32::from_le_bytes(*chunk)).to_bits();
             (Kind::Float, bytes.as_chunks().0.iter().map(cell).map(u64::from).collect())
         }
-        kind @ (strings::PLAIN | strings::DICTIONARY | strings::PREFIXES) => {
+        strings::DICTIONARY => {
+            (Kind::Term, strings::get(reader, strings::DICTIONARY, count, heap)?)
+        }
+        kind @ (strings::PLAIN | strings::PREFIXES) => {
             (Kind::Str, strings::get(reader, kind, count, heap)?)
         }
         UUID => {
@@ -146,7 +149,7 @@ pub(super) fn get(
                 }
                 *cell += first;
             }
-            (Kind::Side, cells)
+            (Kind::SideTerm, cells)
         }
         _ => return Err(DecodeError::Malformed { what: "values are written in no known way" }),
     })

@@ -2,6 +2,7 @@
 
 use datahike_value::Value;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::super::ast::{Arg, Callee, Clause, Pattern, Term};
 use super::super::error::QueryError;
@@ -11,10 +12,12 @@ use super::super::source::{
     reference_of, visit,
 };
 use super::super::vars::{Var, VarSet};
+use super::columns::{Columns, Test, Wanted};
 use super::emit::{Emit, merge_join};
 use super::{Env, MISSING_MAX, Run};
 use crate::block::Missing;
 use crate::db::Db;
+use crate::index::Range;
 
 /// Where a component of a pattern gets its value from.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +177,14 @@ impl Run<'_> {
         }
         let filters = self.pushed_down(env, db, &resolved, &left, pending);
         let joins_left = resolved.slots.iter().any(|slot| matches!(slot, Slot::Left(_)));
+        let by_entity = matches!(resolved.slots[0], Slot::Left(_))
+            && left.len > 1
+            && !self.prefers_value(db, &resolved, left.len);
+        if by_entity && let Some(columns) = columns_for(db, &resolved) {
+            let (mut result, how) = self.look_up(db, &resolved, &left, &filters, columns)?;
+            result.distinct = left.distinct && resolved.distinct;
+            return Ok((result, with_filters(how, &filters)));
+        }
         let probe = if left.len <= 1 || !joins_left {
             true
         } else {
@@ -188,12 +199,80 @@ impl Run<'_> {
             self.scan_and_join(db, &resolved, &left, &filters)?
         };
         result.distinct = left.distinct && resolved.distinct;
-        let how = if filters.is_empty() {
-            how
-        } else {
-            format!("{how}, {} filter(s) inside", filters.len())
+        Ok((result, with_filters(how, &filters)))
+    }
+
+    /// Whether the constant value of a pattern is so rare that its rows are sooner read than the
+    /// entities of the left side looked up.
+    fn prefers_value(&self, db: &Db, resolved: &DbPattern, rows: usize) -> bool {
+        match (&resolved.fixed.v, resolved.fixed.a) {
+            (Some(v), Some(a)) if db.schema().attribute(a).in_avet() => {
+                db.estimate(&Range::avet(a, v.clone())) * 4 < rows
+            }
+            _ => false,
+        }
+    }
+
+    /// Finds the rows of the left side by their entities, all of them in one walk through the leaves.
+    fn look_up(
+        &mut self,
+        db: &Db,
+        resolved: &DbPattern,
+        left: &Relation,
+        filters: &[ScanFilter],
+        mut columns: Columns,
+    ) -> Result<(Relation, String), QueryError> {
+        let (Slot::Left(col), Some(a)) = (&resolved.slots[0], resolved.fixed.a) else {
+            return Err(QueryError::new("query/where", "the pattern names no entities"));
         };
-        Ok((result, how))
+        let var = left.vars[*col];
+        let keys = self.keys(db, resolved, 0, &left.cols[*col])?;
+        let mut order: Option<Vec<u32>> = None;
+        if !keys.is_sorted() {
+            let mut rows: Vec<u32> = (0..left.len as u32).collect();
+            rows.sort_unstable_by_key(|row| keys[*row as usize]);
+            order = Some(rows);
+        }
+        // What is no entity stands at the end, beyond all ids.
+        let wanted: Vec<u64> = match &order {
+            Some(rows) => rows.iter().map(|row| keys[*row as usize] >> 1).collect(),
+            None => keys.iter().map(|cell| cell >> 1).collect(),
+        };
+        let mut tests: Vec<Test<'_>> = filters.iter().map(Test::Passes).collect();
+        tests.extend(resolved.fixed.v.as_ref().map(|v| Test::Is(v.into())));
+        let values = match &resolved.slots[2] {
+            Slot::Left(col) => Some(self.keys(db, resolved, 2, &left.cols[*col])?),
+            _ => None,
+        };
+        let row_of = |at: u32| order.as_ref().map_or(at, |rows| rows[at as usize]);
+        let mut from: Vec<u32> = Vec::with_capacity(left.len);
+        let mut done = 0;
+        for slice in db.indexes().slices_of(a, &wanted)? {
+            let before = done;
+            let value = |at: usize| {
+                let row = row_of((before + at) as u32) as usize;
+                values.as_ref().map_or(0, |values| values[row])
+            };
+            let rest = Wanted {
+                entities: &wanted[before..],
+                tests: &tests,
+                value: values.as_ref().map(|_| &value as &dyn Fn(usize) -> Cell),
+                tx: resolved.fixed.tx,
+            };
+            done += columns.look_up(&mut self.dict, &slice, &rest, |at| {
+                from.push(row_of(before as u32 + at));
+            });
+            self.meter.work(slice.rows.len())?;
+            self.meter.rows(from.len())?;
+        }
+        let mut result = left.gather(&from);
+        result.sorted = Some(var).filter(|_| left.cols[*col].iter().all(|cell| cell & 1 == 0));
+        for (var, col) in columns.finish(&resolved.slots) {
+            result.vars.push(var);
+            result.cols.push(col);
+        }
+        let how = if order.is_none() { "merge join with" } else { "sorted look-up in" };
+        Ok((result, format!("{how} aevt")))
     }
 
     /// `None` if nothing can match.
@@ -332,6 +411,7 @@ impl Run<'_> {
         let known = |place: usize| matches!(slots[place], Slot::Left(_) | Slot::Fixed);
         let access = source::access(db, known(0), resolved.fixed.a, known(1), known(2));
         let mut emit = Emit::new(slots);
+        let mut columns = columns_for(db, resolved);
         let mut from: Vec<u32> = Vec::new();
         let mut missing: Vec<crate::block::Address> = Vec::new();
         let mut narrow = None;
@@ -343,7 +423,6 @@ impl Run<'_> {
             narrow = narrowed(a, filters);
         }
         let by_value = narrow.is_some();
-        let wide = !known(0);
         for row in 0..left.len {
             let Some(probe) = self.probe_of(db, resolved, left, row)? else { continue };
             let range = match &narrow {
@@ -352,9 +431,22 @@ impl Run<'_> {
             };
             let before = emit.len;
             let dict = &mut self.dict;
-            let read = visit(db, &range, wide, &probe, filters, |datom| {
-                emit.push(db, dict, datom);
-            });
+            let read = match &mut columns {
+                Some(columns) => db.indexes().slices(&range).map(|slices| {
+                    let mut tests: SmallVec<[Test<'_>; 2]> =
+                        filters.iter().map(Test::Passes).collect();
+                    if source::common(&range).is_none_or(|prefix| prefix.v.is_none()) {
+                        tests.extend(probe.v.as_ref().map(|v| Test::Is(v.into())));
+                    }
+                    for slice in &slices {
+                        columns.read(dict, slice, &tests, probe.tx);
+                    }
+                    emit.len = columns.len;
+                }),
+                None => visit(db, &range, &probe, filters, |datom| {
+                    emit.push(db, dict, datom);
+                }),
+            };
             match read {
                 Ok(()) => {}
                 Err(Missing { addresses }) => {
@@ -385,7 +477,11 @@ impl Run<'_> {
                 _ => None,
             };
         }
-        for (var, col) in emit.finish() {
+        let cols: SmallVec<[(Var, Vec<Cell>); 3]> = match columns {
+            Some(columns) => columns.finish(slots).collect(),
+            None => emit.finish().collect(),
+        };
+        for (var, col) in cols {
             result.vars.push(var);
             result.cols.push(col);
         }
@@ -542,6 +638,20 @@ impl Run<'_> {
             keys.push(key);
         }
         Ok(keys)
+    }
+}
+
+/// Columns for a pattern that can be read by column.
+fn columns_for(db: &Db, resolved: &DbPattern) -> Option<Columns> {
+    let reads = db.is_current() && resolved.fixed.added != Some(false);
+    let bound = resolved.slots[3..].iter().any(|slot| matches!(slot, Slot::Left(_)));
+    if reads && !bound { Columns::new(&resolved.slots) } else { None }
+}
+
+fn with_filters(how: String, filters: &[ScanFilter]) -> String {
+    match filters.len() {
+        0 => how,
+        count => format!("{how}, {count} filter(s) inside"),
     }
 }
 

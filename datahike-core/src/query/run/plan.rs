@@ -289,14 +289,13 @@ impl Run<'_> {
                 .max(1.0);
                 // Distinct values: exact for unique attributes, else a guess.
                 let in_avet = attribute.is_some_and(|attribute| attribute.in_avet());
+                let is_unique = attribute.is_some_and(|attribute| attribute.unique.is_some());
                 let value_share = match (a, constant(2)) {
+                    _ if is_unique => 1.0 / all.max(1.0),
                     (Some(a), Some(value))
                         if in_avet && !matches!(value, Value::Vector(_) | Value::Keyword(_)) =>
                     {
                         db.estimate(&Range::avet(a, value.clone())) as f64 / all.max(1.0)
-                    }
-                    _ if attribute.is_some_and(|attribute| attribute.unique.is_some()) => {
-                        1.0 / all.max(1.0)
                     }
                     _ if attribute.is_some_and(|attribute| attribute.is_ref()) => {
                         3.0 / all.max(3.0)
