@@ -40,9 +40,11 @@ pub use versioning::{Commit, Cut, Revision, Verification, VerifiedBranch, verify
 pub use watch::{Change, Watch};
 pub use writer::{TRANSACTION_BYTES_MAX, Transacted, Transaction};
 
-pub use datahike_core::{self as core, commit, datom, db::Db, pull, query, tx::TxReport};
+pub use datahike_core::tx::{CallError, TxFunctions, TxReport, ValueCaps};
+pub use datahike_core::{self as core, commit, datom, db::Db, pull, query};
 pub use datahike_peer as peer;
 pub use datahike_scope as scope;
 pub use datahike_store as store;
 pub use datahike_sync as sync;
+pub use datahike_value as value;
 pub use datahike_value::{BigDecimal, BigInt, Keyword, Symbol, Uuid, Value, edn, kw};

@@ -38,7 +38,7 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve every database in a folder to peers over WebSocket.
+    /// Serve every database in a folder to peers over WebSocket, and to everybody over HTTP.
     Serve(Serve),
     /// Create a database.
     Create(Create),
@@ -158,6 +158,13 @@ pub(crate) struct Serve {
     /// Serve without a token; only on a loopback address.
     #[arg(long)]
     pub dev: bool,
+    /// Pages of this origin may call over HTTP from a browser: a regular expression of the whole
+    /// origin. May be given several times.
+    #[arg(long, value_name = "REGEX", default_values = [r"http://localhost(:\d+)?", r"http://127\.0\.0\.1(:\d+)?"])]
+    pub allow_origin: Vec<regex::Regex>,
+    /// How long answers over HTTP that cannot change may be kept.
+    #[arg(long, value_name = "SECONDS")]
+    pub max_age: Option<u64>,
     /// The id of this peer; made up and kept in DIR unless given.
     #[arg(long, value_name = "UUID")]
     pub peer_id: Option<uuid::Uuid>,

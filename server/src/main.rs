@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod failure;
 mod forms;
+mod http;
 mod import;
 mod output;
 mod place;

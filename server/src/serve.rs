@@ -18,9 +18,10 @@ use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::host::Folder;
+pub(crate) use self::host::Folder;
 use crate::cli::Serve;
 use crate::failure::Failure;
+use crate::http;
 use crate::output;
 use crate::session::{PREFIX, refusal};
 
@@ -66,11 +67,12 @@ pub(crate) async fn run(args: Serve) -> Result<(), Failure> {
             }
         }
     });
-    let serving = tokio::spawn({
-        let peer = peer.clone();
-        async move { peer.serve(listener).await }
-    });
-    output::line(format!("listening on ws://{address}, data in {}", args.data.display()))?;
+    let router = http::router(folder, http_options(&args));
+    let serving = tokio::spawn(http::serve(listener, peer.clone(), router));
+    output::line(format!(
+        "listening on ws://{address} and http://{address}, data in {}",
+        args.data.display()
+    ))?;
 
     let ended = tokio::select! {
         () = stopped => Ok(()),
@@ -113,6 +115,14 @@ fn rule(args: &Serve) -> Result<impl FnOnce(PeerBuilder) -> PeerBuilder + use<>,
         Some(token) => builder.authenticate(SharedToken::new(token, Principal::named("token"))),
         None => builder.authenticate(Anyone),
     })
+}
+
+fn http_options(args: &Serve) -> http::Options {
+    http::Options {
+        gate: args.token.as_deref().map_or_else(http::Gate::open, http::Gate::token),
+        origins: args.allow_origin.clone(),
+        max_age: args.max_age.map(Duration::from_secs),
+    }
 }
 
 /// The id that was given, or the one that is kept in the data folder.

@@ -9,6 +9,8 @@ mod kit;
 mod branches;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/http.rs"]
+mod http;
 #[path = "cli/importing.rs"]
 mod importing;
 #[path = "cli/serving.rs"]

@@ -17,7 +17,7 @@ const NAME_BYTES_MAX: usize = 200;
 
 /// A folder of databases, each in a folder of its name.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     data: PathBuf,
     databases: Databases,
     /// What was there at the last look and is not open: its maker may not be done with it.
