@@ -5,6 +5,7 @@ mod edn;
 use std::fmt;
 use std::path::PathBuf;
 
+use datahike_core::tx::{TxFunctions, TxOptions, ValueCaps};
 use datahike_value::{Uuid, Value};
 
 pub use edn::ConfigError;
@@ -59,6 +60,14 @@ pub struct Config {
     pub search_cache_size: usize,
     /// `:initial-tx`: transaction data applied when the database is created.
     pub initial_tx: Option<Value>,
+    /// `:value-caps`, `:max-string-length` and its like: how large values may be that this process
+    /// writes.
+    pub value_caps: ValueCaps,
+    /// `:allow-index-backfill?`: whether an attribute that has data may become indexed or unique.
+    pub allow_index_backfill: bool,
+    /// The functions that transactions may call and the predicates that schemas may name, where this
+    /// process writes. Code, and so no part of the configuration as text.
+    pub functions: TxFunctions,
     /// `:mirror`: what a client keeps of a database that another peer writes.
     pub mirror: MirrorMode,
 }
@@ -259,6 +268,9 @@ impl Config {
             store_cache_size: Self::STORE_CACHE_SIZE,
             search_cache_size: 0,
             initial_tx: None,
+            value_caps: ValueCaps::NONE,
+            allow_index_backfill: false,
+            functions: TxFunctions::new(),
             mirror: MirrorMode::default(),
         }
     }
@@ -312,6 +324,46 @@ impl Config {
     pub fn attribute_refs(mut self, refs: bool) -> Self {
         self.attribute_refs = refs;
         self
+    }
+
+    /// Sets what the host adds to transactions.
+    ///
+    /// ```
+    /// use datahike::{Config, TxFunctions, connect, create_database, edn};
+    ///
+    /// # futures::executor::block_on(async {
+    /// let greet = TxFunctions::new().function("app/greet", |_db, whom| {
+    ///     edn::read(&format!("[{{:greeting \"hello\" :to {}}}]", whom[0])).map_err(|e| e.to_string().into())
+    /// });
+    /// let config = Config::memory().schema_flexibility(datahike::config::SchemaFlexibility::Read);
+    /// let config = create_database(&config.functions(greet)).await?;
+    /// let conn = connect(&config).await?;
+    /// // From here, or by name from any peer.
+    /// let report = conn.transact(edn::read("[[:db.fn/call app/greet :everybody]]")?).await?;
+    /// assert_eq!(report.tx_data.len(), 3);
+    /// conn.release().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn functions(mut self, functions: TxFunctions) -> Self {
+        self.functions = functions;
+        self
+    }
+
+    /// Sets whether attributes that have data may become indexed or unique.
+    #[must_use]
+    pub fn allow_index_backfill(mut self, allow: bool) -> Self {
+        self.allow_index_backfill = allow;
+        self
+    }
+
+    /// What transactions get that this process carries out.
+    pub(crate) fn tx_options(&self) -> TxOptions {
+        TxOptions::at(0)
+            .with_functions(self.functions.clone())
+            .with_caps(self.value_caps)
+            .with_index_backfill(self.allow_index_backfill)
     }
 
     /// Sets the branch.

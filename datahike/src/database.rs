@@ -149,7 +149,7 @@ pub async fn connect_in(store: Arc<dyn Store>, config: &Config) -> Result<Connec
     let loaded = branch::load(&blocks, &config.branch).await?;
     check(config, &loaded.snapshot.db)?;
     let branch = Arc::new(Branch::new(&config.branch, blocks, loaded.snapshot.clone()));
-    let writer = Writer::start(branch.clone(), loaded)?;
+    let writer = Writer::start(branch.clone(), loaded, config.tx_options())?;
     Ok(Connection::local(config.clone(), branch, writer))
 }
 

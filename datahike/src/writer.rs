@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::flush::{Flush, record_of, store_flush, write_out};
 use crate::branch::{Branch, BranchEvent, Loaded, Snapshot};
-use crate::versioning::check_merged;
 use crate::error::Error;
+use crate::versioning::check_merged;
 use crate::worker;
 
 /// Jobs that wait for the writer; whoever adds one more waits too.
@@ -60,13 +60,7 @@ pub struct Transaction {
 impl Transaction {
     /// Transaction data alone.
     pub fn new(data: Value) -> Self {
-        Self {
-            data,
-            meta: Value::Nil,
-            parents: Vec::new(),
-            request: None,
-            in_sequence: false,
-        }
+        Self { data, meta: Value::Nil, parents: Vec::new(), request: None, in_sequence: false }
     }
 
     /// What tells whether two requests of one number ask for the same.
@@ -111,12 +105,17 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the writer of a branch whose store is locked by this process.
-    pub(crate) fn start(branch: Arc<Branch>, loaded: Loaded) -> Result<Self, Error> {
+    pub(crate) fn start(
+        branch: Arc<Branch>,
+        loaded: Loaded,
+        options: TxOptions,
+    ) -> Result<Self, Error> {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let worker = Worker {
             snapshot: loaded.snapshot,
             branch,
             dedup: loaded.dedup,
+            options,
             refused: HashMap::new(),
             flushed: mpsc::channel(1),
             flushing: None,
@@ -159,6 +158,8 @@ struct Worker {
     branch: Arc<Branch>,
     snapshot: Snapshot,
     dedup: Dedup,
+    /// What the transactions of every caller get.
+    options: TxOptions,
     /// The first refused request of each client that sends in sequence.
     refused: HashMap<Uuid, u64>,
     /// What flushes that run beside come to.
@@ -299,11 +300,12 @@ impl Worker {
             && let Some(refused) = self.refused.get(&client).filter(|refused| **refused < number)
         {
             return Err(Error::AfterRefusal { refused: *refused });
+        }
         if !transaction.parents.is_empty() {
             check_merged(&self.branch, &transaction.parents).await?;
         }
-        }
-        let options = TxOptions::at(worker::now_ms()).with_meta(transaction.meta.clone());
+        let options =
+            self.options.clone().with_now(worker::now_ms()).with_meta(transaction.meta.clone());
         let blocks = self.branch.blocks();
         let report = blocks.settle(|| db.with(&transaction.data, &options)).await?;
         let bytes = weight(&report);
@@ -398,7 +400,8 @@ enum Resolved {
 
 /// About how many bytes a transaction takes in the log.
 fn weight(report: &TxReport) -> usize {
-    report.tx_data.iter().map(|datom| 24 + value_weight(&datom.v)).sum()
+    let datoms = report.tx_data.iter().chain(report.purged.iter());
+    datoms.map(|datom| 24 + value_weight(&datom.v)).sum()
 }
 
 pub(crate) fn value_weight(value: &Value) -> usize {

@@ -86,10 +86,10 @@ impl Driver {
         while self.closing.is_none() && self.ended.is_none() {
             if let Poll::Ready(event) = self.poll(cx, &mut wire) {
                 self.handle(event);
-                if std::mem::take(&mut self.opens) {
-                    if let Some(transport) = wire.transport() {
-                        transport.opened();
-                    }
+                if std::mem::take(&mut self.opens)
+                    && let Some(transport) = wire.transport()
+                {
+                    transport.opened();
                 }
                 continue;
             }

@@ -24,7 +24,7 @@ use crate::middleware::Middleware;
 use crate::rt::SharedRuntime;
 use crate::serializer::{Edn, MessagePack, Serializer};
 use crate::session::{Introduction, Session};
-use crate::transport::{Dial, Transport};
+use crate::transport::{Dial, Transport, Trust};
 use crate::wire::Wire;
 
 /// A handle to a peer; clones are cheap. Nothing is global: two peers in one process know nothing of
@@ -45,8 +45,7 @@ pub(crate) struct PeerInner {
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) authorize: Arc<dyn Authorize>,
     /// Trusted besides the public authorities.
-    #[cfg(not(target_family = "wasm"))]
-    pub(crate) roots: Arc<[rustls::pki_types::CertificateDer<'static>]>,
+    pub(crate) trust: Trust,
     connections: DashMap<ConnectionId, Connection>,
     /// Which principal each peer id belongs to at the moment, and by which connections.
     claims: DashMap<PeerId, (Arc<str>, Vec<ConnectionId>)>,
@@ -76,8 +75,7 @@ impl Peer {
             limits: Limits::DEFAULT,
             authenticate: Arc::new(Nobody),
             authorize: Arc::new(Everything),
-            #[cfg(not(target_family = "wasm"))]
-            roots: Arc::from([]),
+            trust: Trust::default(),
             connections: DashMap::new(),
             claims: DashMap::new(),
             next: AtomicU64::new(1),
@@ -335,6 +333,8 @@ impl fmt::Debug for Peer {
 
 impl fmt::Debug for PeerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerBuilder").field("id", &self.inner.id).finish_non_exhaustive()
+        let mut shown = f.debug_struct("PeerBuilder");
+        shown.field("id", &self.inner.id).field("trust", &self.inner.trust);
+        shown.finish_non_exhaustive()
     }
 }

@@ -14,6 +14,14 @@ use bytes::Bytes;
 use crate::error::{Close, TransportError};
 use crate::rt::{BoxFuture, MaybeSend, MaybeSync};
 
+/// Whom a peer that dials trusts besides the public authorities. A browser decides that by itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trust {
+    /// Root certificates.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) roots: Arc<[rustls::pki_types::CertificateDer<'static>]>,
+}
+
 /// What came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {

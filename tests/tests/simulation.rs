@@ -32,7 +32,6 @@ fn mirrors_converge_under_any_seed() {
 }
 
 #[test]
-#[ignore = "about a minute, and not run since its last change: use --ignored"]
 fn mirrors_of_databases_converge_under_any_seed() {
     converge(1000, simulate_databases);
 }

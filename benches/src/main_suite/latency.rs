@@ -83,11 +83,7 @@ pub(super) fn visible(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// From the call at the first client to the transaction in the second one's `db()`.
-async fn one(
-    data: Value,
-    first: &Connection,
-    reports: &mut TxReports,
-) -> anyhow::Result<Duration> {
+async fn one(data: Value, first: &Connection, reports: &mut TxReports) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let seen = async {
         let event = timeout(PATIENCE, reports.next()).await?.context("the mirror ended")?;

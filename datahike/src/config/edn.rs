@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use datahike_core::tx::ValueCaps;
 use datahike_value::{Keyword, Value, edn};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -57,11 +58,31 @@ pub enum ConfigError {
 
 const KNOWN: &str = ":store :writer :remote-peer :name :schema-flexibility :keep-history? \
     :attribute-refs? :crypto-hash? :index :branch :store-cache-size :search-cache-size \
-    :initial-tx :mirror";
+    :initial-tx :mirror :allow-index-backfill? :value-caps :max-string-length :max-bytes-length \
+    :max-float-array-length :max-double-array-length :max-tuple-string-length";
 
 /// Keys of Datahike that tune what does not exist here: accepted, without effect.
 const WITHOUT_EFFECT: [&str; 5] =
     ["index-config", "fuse-index-roots?", "commit-graph?", "online-gc", "allow-unsafe-config"];
+
+const CAPS: [&str; 5] = [
+    "max-string-length",
+    "max-bytes-length",
+    "max-float-array-length",
+    "max-double-array-length",
+    "max-tuple-string-length",
+];
+
+fn cap_of<'a>(caps: &'a mut ValueCaps, key: &str) -> Option<&'a mut Option<u64>> {
+    match key {
+        "max-string-length" => Some(&mut caps.string),
+        "max-bytes-length" => Some(&mut caps.bytes),
+        "max-float-array-length" => Some(&mut caps.float_array),
+        "max-double-array-length" => Some(&mut caps.double_array),
+        "max-tuple-string-length" => Some(&mut caps.tuple_string),
+        _ => None,
+    }
+}
 
 impl FromStr for Config {
     type Err = ConfigError;
@@ -82,6 +103,12 @@ impl Config {
             "store",
             "give {:backend :file :path \"…\"} or {:backend :memory :id #uuid \"…\"}",
         )?)?);
+        if let Some(preset) = map.get("value-caps").filter(|preset| !preset.is_nil()) {
+            config.value_caps = match keyword(preset) {
+                Some("default") => ValueCaps::STANDARD,
+                _ => return Err(unexpected("value-caps", preset, ":default")),
+            };
+        }
         for (key, value) in map.entries {
             let Some(name) = key.as_keyword().map(Keyword::text) else {
                 return Err(ConfigError::UnknownKey { key: key.clone(), known: KNOWN });
@@ -112,6 +139,14 @@ impl Config {
                 "store-cache-size" => config.store_cache_size = size(name, value)?,
                 "search-cache-size" => config.search_cache_size = size(name, value)?,
                 "initial-tx" => config.initial_tx = Some(value.clone()),
+                "allow-index-backfill?" => config.allow_index_backfill = boolean(name, value)?,
+                // Read before all others: they are set on top of it.
+                "value-caps" => {}
+                cap if cap_of(&mut config.value_caps, cap).is_some() => {
+                    // As Datahike says it, 0 is no cap.
+                    let max = u64::try_from(size(name, value)?).ok().filter(|max| *max > 0);
+                    cap_of(&mut config.value_caps, cap).into_iter().for_each(|cap| *cap = max);
+                }
                 "mirror" => match keyword(value) {
                     Some("full") => config.mirror = MirrorMode::Full,
                     _ => return Err(unexpected(name, value, ":full")),
@@ -148,6 +183,7 @@ impl Config {
             ("branch", Value::keyword(&self.branch)),
             ("store-cache-size", count(self.store_cache_size)),
             ("search-cache-size", count(self.search_cache_size)),
+            ("allow-index-backfill?", self.allow_index_backfill.into()),
         ];
         let optional = [
             ("remote-peer", self.remote_peer.as_ref().map(HttpPeer::to_value)),
@@ -155,6 +191,12 @@ impl Config {
             ("index", self.index.clone()),
             ("initial-tx", self.initial_tx.clone()),
         ];
+        let mut caps = self.value_caps;
+        for key in CAPS {
+            let max = cap_of(&mut caps, key).and_then(|max| *max);
+            entries
+                .extend(max.and_then(|max| usize::try_from(max).ok()).map(|max| (key, count(max))));
+        }
         entries.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?))));
         map(entries)
     }

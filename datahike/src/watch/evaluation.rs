@@ -163,7 +163,7 @@ impl Change {
     }
 }
 
-impl From<Arc<Error>> for Error {
+impl From<Arc<Self>> for Error {
     fn from(source: Arc<Self>) -> Self {
         Self::Watch { source }
     }

@@ -44,7 +44,7 @@ fn config(limits: &Limits) -> WebSocketConfig {
 impl Peer {
     /// Keeps a connection to a `ws://` or `wss://` address.
     pub fn connect(&self, url: impl Into<String>, options: LinkOptions) -> Link {
-        let roots = self.inner.roots.clone();
+        let roots = self.inner.trust.roots.clone();
         let dial = WebSocketDial { url: url.into(), limits: self.limits().clone(), roots };
         self.link(Arc::new(dial), options)
     }
@@ -141,7 +141,7 @@ impl PeerBuilder {
             let added = rustls::RootCertStore::empty().add(root.clone());
             added.map_err(|error| unusable(error.to_string()))?;
         }
-        self.inner.roots = self.inner.roots.iter().cloned().chain(parsed).collect();
+        self.inner.trust.roots = self.inner.trust.roots.iter().cloned().chain(parsed).collect();
         Ok(self)
     }
 }

@@ -367,6 +367,8 @@ impl Replicated for DatabaseMirror {
 
     fn was_reset(&mut self) {
         if let Ok(seen) = self.seen.get_mut() {
+            // What was told of the history that is given up.
+            drop(seen.observed.as_ref().map(Observed::take));
             seen.last = 0;
         }
     }
