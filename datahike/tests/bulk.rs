@@ -1,5 +1,7 @@
 //! A table that is loaded is what the transactor makes of a map for each row.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use datahike::core::schema::ValueType;
 use datahike::{BulkLoad, Column, Config, Db, Error, Value, connect, create_database, edn, kw};
 use proptest::prelude::*;
