@@ -33,7 +33,7 @@ fn mirrors_converge_under_any_seed() {
 
 #[test]
 fn mirrors_of_databases_converge_under_any_seed() {
-    converge(300, simulate_databases);
+    converge(1000, simulate_databases);
 }
 
 fn converge(count: u64, simulate: impl Fn(u64) -> Summary) {

@@ -118,6 +118,11 @@ impl Subscriber {
 
     pub(super) fn done(&mut self, now: Duration, outcome: Outcome, effects: &mut Effects) {
         let Some(doing) = self.busy.take() else { return };
+        if let (Doing::Reset(reason), Outcome::Forgotten) = (&doing, &outcome) {
+            // Told whatever became of the subscription meanwhile: what the copy was is gone.
+            self.have = Have::default();
+            effects.push(SubscriberEffect::Report(MirrorEvent::Reset(*reason)));
+        }
         if std::mem::take(&mut self.stale) {
             if self.phase == Phase::Loading {
                 // A reset that could not begin because of the old task comes again by itself: the
@@ -173,11 +178,7 @@ impl Subscriber {
                     self.ask_changes(to, effects)?;
                 }
             },
-            (Doing::Reset(reason), Outcome::Forgotten) => {
-                self.have = Have::default();
-                effects.push(SubscriberEffect::Report(MirrorEvent::Reset(reason)));
-                self.load(now, effects);
-            }
+            (Doing::Reset(_), Outcome::Forgotten) => self.load(now, effects),
             (doing, outcome) => self.transferred(doing, outcome, effects)?,
         }
         Ok(())
