@@ -9,6 +9,10 @@ use datahike_benches::bench::{Bench, SLICE};
 use datahike_benches::probe::Probe;
 use datahike_benches::{main_suite, row};
 
+/// That of the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Benchmarks, ours and the baselines in turns")]
 struct Cli {

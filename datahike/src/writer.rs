@@ -2,44 +2,41 @@
 //! as one log entry, and has the tail written out when it has grown.
 //!
 //! Nothing is acknowledged before it is durable. The worker never waits for a flush, unless the
-//! tail has outgrown its budget by far.
+//! tail has outgrown its budget by far. It has a thread, but a caller that is alone does the
+//! worker's next job itself where commits are quick: two changes of thread would cost as much.
 
 mod flush;
+mod group;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 
-use bytes::Bytes;
-use datahike_core::commit::{
-    CommitId, Dedup, DedupError, Entry, Note, Outcome, Remembered, RequestId, public_part,
-};
-use datahike_core::db::Db;
-use datahike_core::tx::{ResolvedTx, TxOptions, TxReport};
-use datahike_store::{Batch, Expect, StoreError};
+use datahike_core::commit::{CommitId, Dedup, Remembered, RequestId};
+use datahike_core::tx::{TxOptions, TxReport};
 use datahike_value::{Uuid, Value};
-use tokio::sync::{mpsc, oneshot};
+use futures::FutureExt;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 pub(crate) use self::flush::{Flush, record_of, store_flush, write_out};
-use crate::branch::{Branch, BranchEvent, Loaded, Snapshot};
+use self::flush::{Flushing, News};
+pub(crate) use self::group::value_weight;
+use crate::branch::{Branch, Loaded, Snapshot};
 use crate::error::Error;
-use crate::versioning::check_merged;
 use crate::worker;
 
 /// Jobs that wait for the writer; whoever adds one more waits too.
 const JOBS_WAITING_MAX: usize = 4_096;
 
-/// Transactions in one commit.
-const GROUP_MAX: usize = 1_024;
-
-/// Bytes after which a commit takes no further transaction.
-const GROUP_BYTES_MAX: usize = 2 << 20;
+/// Up to here a commit may keep a caller's thread, in microseconds: about what an async runtime
+/// takes for a long step.
+const QUICK_COMMIT_MICROS: u64 = 300;
 
 /// Bytes of one transaction in the log: with what else is in its commit, a mirror gets it in one
 /// frame.
 pub const TRANSACTION_BYTES_MAX: usize = 12 << 20;
-
-/// Clients whose first refusal is remembered. Each needs it only until it has read of it.
-const REFUSED_CLIENTS_MAX: usize = 4_096;
 
 /// A transaction as it is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +81,6 @@ pub enum Transacted {
     Before(Arc<Remembered>),
 }
 
-type FlushResult = Result<Box<Flush>, Error>;
 type Reply = oneshot::Sender<Result<Transacted, Error>>;
 
 #[derive(Debug)]
@@ -97,10 +93,78 @@ enum Job {
     Stop(oneshot::Sender<()>),
 }
 
-/// The handle of a writer.
+/// The handle of a writer, which ends with the last of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
+    /// Dropped before the desk is told, so that the worker finds itself alone.
     jobs: mpsc::Sender<Job>,
+    desk: DeskHandle,
+    worker: Arc<Mutex<Option<Worker>>>,
+}
+
+/// What callers, the worker and its flushes share.
+#[derive(Debug)]
+struct Desk {
+    /// Tells the worker's thread that there is something to do.
+    wake: Notify,
+    /// Transactions that were asked for and not answered.
+    under_way: AtomicUsize,
+    /// About how long the latest commits took; the greatest number before the first.
+    commit_micros: AtomicU64,
+}
+
+impl Desk {
+    fn note_commit(&self, micros: u64) {
+        let before = self.commit_micros.load(Ordering::Relaxed);
+        let about = match before {
+            u64::MAX => micros,
+            _ => before.saturating_mul(3).saturating_add(micros) / 4,
+        };
+        self.commit_micros.store(about, Ordering::Relaxed);
+    }
+
+    /// Whether whoever asks now may commit by itself.
+    fn is_quiet(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 1
+            && self.commit_micros.load(Ordering::Relaxed) <= QUICK_COMMIT_MICROS
+    }
+}
+
+/// Wakes the worker whenever one is dropped: it may have been the last.
+#[derive(Clone, Debug)]
+struct DeskHandle(Arc<Desk>);
+
+impl Drop for DeskHandle {
+    fn drop(&mut self) {
+        self.0.wake.notify_one();
+    }
+}
+
+/// Wakes the worker when it is dropped, once.
+struct Wake<'a>(Option<&'a Desk>);
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        if let Some(desk) = self.0 {
+            desk.wake.notify_one();
+        }
+    }
+}
+
+/// A transaction under way.
+struct UnderWay<'a>(&'a Desk);
+
+impl<'a> UnderWay<'a> {
+    fn begin(desk: &'a Desk) -> Self {
+        desk.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(desk)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Writer {
@@ -111,24 +175,74 @@ impl Writer {
         options: TxOptions,
     ) -> Result<Self, Error> {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
-        let worker = Worker {
+        let desk = Arc::new(Desk {
+            wake: Notify::new(),
+            under_way: AtomicUsize::new(0),
+            commit_micros: AtomicU64::new(u64::MAX),
+        });
+        let mut worker = Worker {
             snapshot: loaded.snapshot,
             branch,
             dedup: loaded.dedup,
             options,
             refused: HashMap::new(),
-            flushed: mpsc::channel(1),
-            flushing: None,
+            waiting,
+            next: None,
+            desk: desk.clone(),
+            news: mpsc::unbounded_channel(),
+            flushing: Flushing::No,
             flush_waiters: Vec::new(),
         };
-        worker::spawn("datahike-writer", worker.run(waiting))
+        // A purge whose flush was cut short.
+        worker.flush_if_due();
+        let worker = Arc::new(Mutex::new(Some(worker)));
+        worker::spawn("datahike-writer", run(worker.clone(), desk.clone()))
             .map_err(|source| Error::Worker { what: "the writer", source })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, desk: DeskHandle(desk), worker })
     }
 
     /// Ready when the transaction is durable, or refused.
     pub(crate) async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
-        self.ask(|reply| Job::Transact(Box::new(transaction), reply)).await?
+        let desk = &*self.desk.0;
+        let _under_way = UnderWay::begin(desk);
+        let (reply, mut answer) = oneshot::channel();
+        let job = Job::Transact(Box::new(transaction), reply);
+        self.jobs.send(job).await.map_err(|_| Error::Released)?;
+        // Whatever becomes of this call, the job gets done.
+        let mut wake = Wake(Some(desk));
+        if desk.is_quiet() {
+            // Lets others on this thread ask too: what waits together is committed together.
+            yield_now().await;
+            if desk.is_quiet() {
+                self.work_here();
+                if let Ok(answer) = answer.try_recv() {
+                    wake.0 = None;
+                    return answer;
+                }
+            }
+        }
+        drop(wake);
+        answer.await.map_err(|_| Error::Released)?
+    }
+
+    /// Does the next job on this thread, if the worker has none. Where that has to wait for the
+    /// store, it goes on beside.
+    fn work_here(&self) {
+        let Ok(mut guard) = self.worker.clone().try_lock_owned() else { return };
+        let mut work = Box::pin(async move {
+            if let Some(worker) = guard.as_mut()
+                && let Worked::Last(Some(reply)) = worker.work().await
+            {
+                // Not here: the worker's thread has to end too.
+                worker.next = Some(Job::Stop(reply));
+            }
+        });
+        if work.as_mut().now_or_never().is_none()
+            && let Err(source) = worker::spawn("datahike-writer", work)
+        {
+            // The transaction is dropped, and with it the reply.
+            tracing::error!(%source, "cannot finish a commit");
+        }
     }
 
     /// Ready when all that is durable now is in the indexes.
@@ -150,10 +264,24 @@ impl Writer {
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(job(reply)).await.map_err(|_| Error::Released)?;
+        self.desk.0.wake.notify_one();
         answer.await.map_err(|_| Error::Released)
     }
 }
 
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| match std::mem::replace(&mut yielded, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+#[derive(Debug)]
 struct Worker {
     branch: Arc<Branch>,
     snapshot: Snapshot,
@@ -162,261 +290,86 @@ struct Worker {
     options: TxOptions,
     /// The first refused request of each client that sends in sequence.
     refused: HashMap<Uuid, u64>,
+    waiting: mpsc::Receiver<Job>,
+    /// The job before those that wait.
+    next: Option<Job>,
+    desk: Arc<Desk>,
     /// What flushes that run beside come to.
-    flushed: (mpsc::Sender<FlushResult>, mpsc::Receiver<FlushResult>),
-    /// What was committed since the flush that runs was started.
-    flushing: Option<Vec<ResolvedTx>>,
+    news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
+    flushing: Flushing,
     flush_waiters: Vec<oneshot::Sender<Result<(), Error>>>,
 }
 
-/// A transaction that was resolved and is not durable yet.
-struct Accepted {
-    report: Arc<TxReport>,
-    merged: Vec<CommitId>,
-    note: Option<Note>,
-    reply: Reply,
+/// What the worker did.
+enum Worked {
+    /// A job.
+    Done,
+    /// There was nothing that could be done.
+    Nothing,
+    /// Its last job, and who waits for that.
+    Last(Option<oneshot::Sender<()>>),
+}
+
+/// The worker's own thread.
+async fn run(worker: Arc<Mutex<Option<Worker>>>, desk: Arc<Desk>) {
+    loop {
+        let mut guard = worker.lock().await;
+        let Some(held) = guard.as_mut() else { return };
+        let last = loop {
+            match held.work().await {
+                Worked::Done => {}
+                Worked::Nothing => break None,
+                Worked::Last(reply) => break Some(reply),
+            }
+        };
+        if let Some(reply) = last {
+            held.branch.reports().close();
+            guard.take();
+            if let Some(reply) = reply {
+                let _ = reply.send(());
+            }
+            return;
+        }
+        drop(guard);
+        desk.wake.notified().await;
+    }
 }
 
 impl Worker {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
-        let mut next = None;
-        // A purge whose flush was cut short.
-        self.flush_if_due();
-        let stopped = loop {
-            let full = self.must_wait_for_flush();
-            let job = tokio::select! {
-                biased;
-                Some(flush) = self.flushed.1.recv() => {
-                    self.finish_flush(flush).await;
-                    continue;
-                }
-                job = std::future::ready(next.take()), if next.is_some() && !full => job,
-                job = waiting.recv(), if next.is_none() && !full => job,
-            };
-            let Some(job) = job else { break None };
-            match job {
-                Job::Transact(transaction, reply) => {
-                    next = self.group(*transaction, reply, &mut waiting).await;
-                    self.flush_if_due();
-                }
-                Job::Flush(reply) => {
-                    self.flush_waiters.push(reply);
-                    self.start_flush();
-                }
-                Job::DropLog(before, reply) => {
-                    let mut batch = self.batch();
-                    let head = &self.snapshot.head;
-                    batch.log_start = Some(before.min(head.log_number(head.flush.seq)));
-                    let done = self.commit(batch).await;
-                    let _ = reply.send(done);
-                }
-                Job::Stop(reply) => break Some(reply),
-            }
+    async fn work(&mut self) -> Worked {
+        if let Ok(news) = self.news.1.try_recv() {
+            self.hear(news).await;
+            return Worked::Done;
+        }
+        if self.must_wait_for_flush() {
+            return Worked::Nothing;
+        }
+        let job = match self.next.take() {
+            Some(job) => job,
+            None => match self.waiting.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Empty) => return Worked::Nothing,
+                Err(TryRecvError::Disconnected) => return Worked::Last(None),
+            },
         };
-        self.branch.reports().close();
-        if let Some(reply) = stopped {
-            let _ = reply.send(());
-        }
-    }
-
-    /// Commits this transaction and those that wait behind it; returns the first job that is none.
-    async fn group(
-        &mut self,
-        first: Transaction,
-        reply: Reply,
-        waiting: &mut mpsc::Receiver<Job>,
-    ) -> Option<Job> {
-        let mut db = self.snapshot.db.clone();
-        let mut accepted: Vec<Accepted> = Vec::new();
-        let mut answered = Vec::new();
-        let mut bytes = 0;
-        let mut next = None;
-        let mut current = Some((first, reply));
-        while let Some((mut transaction, reply)) = current.take() {
-            let merges = !transaction.parents.is_empty();
-            match self.resolve(&db, &transaction, &accepted).await {
-                Ok(Resolved::New(report, note)) => {
-                    db = report.db_after.clone();
-                    bytes += weight(&report);
-                    let merged = std::mem::take(&mut transaction.parents);
-                    accepted.push(Accepted { report: Arc::from(report), merged, note, reply });
-                }
-                Ok(Resolved::Before(remembered)) => {
-                    answered.push((reply, Ok(Transacted::Before(remembered))));
-                }
-                Ok(Resolved::Again(at)) => {
-                    answered.push((reply, Ok(Transacted::Now(accepted[at].report.clone()))));
-                }
-                Err(error) => {
-                    self.note_refusal(&transaction);
-                    answered.push((reply, Err(error)));
-                }
+        match job {
+            Job::Transact(transaction, reply) => {
+                self.group(*transaction, reply).await;
+                self.flush_if_due();
             }
-            // One commit merges on behalf of one transaction.
-            if accepted.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX && !merges {
-                match waiting.try_recv() {
-                    Ok(Job::Transact(transaction, reply)) => current = Some((*transaction, reply)),
-                    Ok(job) => next = Some(job),
-                    Err(_) => {}
-                }
+            Job::Flush(reply) => {
+                self.flush_waiters.push(reply);
+                self.start_flush();
             }
-        }
-        // A refusal may rest on a transaction of this very group: it is told when that is durable.
-        let committed =
-            if accepted.is_empty() { Ok(()) } else { self.commit_group(db, accepted).await };
-        for (reply, answer) in answered {
-            let answer = match (&committed, answer) {
-                (Err(error), Ok(Transacted::Now(_)) | Err(_)) => Err(error.not_durable()),
-                (_, answer) => answer,
-            };
-            let _ = reply.send(answer);
-        }
-        next
-    }
-
-    async fn resolve(
-        &self,
-        db: &Db,
-        transaction: &Transaction,
-        accepted: &[Accepted],
-    ) -> Result<Resolved, Error> {
-        let body = transaction.request.map(|request| (request, transaction.body_hash()));
-        if let Some((request, body)) = &body {
-            let same = |one: &Accepted| one.note.as_ref().is_some_and(|n| n.request == *request);
-            if let Some(at) = accepted.iter().position(same) {
-                let first = accepted[at].note.as_ref().map(|note| note.body);
-                if first != Some(*body) {
-                    let client = request.client;
-                    return Err(DedupError::OtherBody { client, number: request.number }.into());
-                }
-                return Ok(Resolved::Again(at));
+            Job::DropLog(before, reply) => {
+                let mut batch = self.batch();
+                let head = &self.snapshot.head;
+                batch.log_start = Some(before.min(head.log_number(head.flush.seq)));
+                let done = self.commit(batch).await;
+                let _ = reply.send(done);
             }
-            if let Outcome::Done(remembered) = self.dedup.look_up(*request, body)? {
-                return Ok(Resolved::Before(remembered));
-            }
+            Job::Stop(reply) => return Worked::Last(Some(reply)),
         }
-        if let Some(RequestId { client, number }) =
-            transaction.request.filter(|_| transaction.in_sequence)
-            && let Some(refused) = self.refused.get(&client).filter(|refused| **refused < number)
-        {
-            return Err(Error::AfterRefusal { refused: *refused });
-        }
-        if !transaction.parents.is_empty() {
-            check_merged(&self.branch, &transaction.parents).await?;
-        }
-        let options =
-            self.options.clone().with_now(worker::now_ms()).with_meta(transaction.meta.clone());
-        let blocks = self.branch.blocks();
-        let report = blocks.settle(|| db.with(&transaction.data, &options)).await?;
-        let bytes = weight(&report);
-        if bytes > TRANSACTION_BYTES_MAX {
-            return Err(Error::TransactionTooLarge { bytes, max: TRANSACTION_BYTES_MAX });
-        }
-        let note = body.map(|(request, body)| Note {
-            request,
-            body,
-            tx: report.tx,
-            tempids: report.tempids.iter().map(|(k, id)| (k.clone(), *id)).collect(),
-        });
-        Ok(Resolved::New(Box::new(report), note))
-    }
-
-    fn note_refusal(&mut self, transaction: &Transaction) {
-        let Some(request) = transaction.request.filter(|_| transaction.in_sequence) else { return };
-        if self.refused.len() >= REFUSED_CLIENTS_MAX {
-            self.refused.clear();
-        }
-        let first = self.refused.entry(request.client).or_insert(request.number);
-        *first = request.number.min(*first);
-    }
-
-    async fn commit_group(&mut self, db: Db, accepted: Vec<Accepted>) -> Result<(), Error> {
-        let newest = self.snapshot.at.commit;
-        let merged = accepted.iter().flat_map(|one| one.merged.iter().copied());
-        let entry = Entry {
-            merged: merged.filter(|commit| *commit != newest).collect(),
-            transactions: accepted.iter().map(|one| one.report.resolved()).collect(),
-            notes: accepted.iter().filter_map(|one| one.note.clone()).collect(),
-        };
-        let (bytes, at) = entry.encode(&self.snapshot.at);
-        let bytes = Bytes::from(bytes);
-        let mut batch = self.batch();
-        batch.entries.push(bytes.clone());
-        if let Err(error) = self.commit(batch).await {
-            let failure = error.not_durable();
-            for one in accepted {
-                let _ = one.reply.send(Err(error.not_durable()));
-            }
-            return Err(failure);
-        }
-        entry.notes.iter().for_each(|note| self.dedup.remember(note));
-        if let Some(since) = &mut self.flushing {
-            since.extend(entry.transactions);
-        }
-        self.snapshot.db = db;
-        self.snapshot.at = at;
-        let reports: Vec<_> = accepted.iter().map(|one| one.report.clone()).collect();
-        self.branch.advance(self.snapshot.clone(), &reports);
-        // Before the answers, each of which wakes a thread that would contend with it.
-        if let Ok(public) = public_part(&bytes) {
-            let public = bytes.slice_ref(public);
-            self.branch.announce(&BranchEvent::Committed { at, public });
-        }
-        for one in accepted {
-            let _ = one.reply.send(Ok(Transacted::Now(one.report)));
-        }
-        Ok(())
-    }
-
-    fn batch(&self) -> Batch {
-        Batch::new(self.branch.name(), Expect::Revision(self.snapshot.revision))
-    }
-
-    /// Makes a batch durable. On this thread where the store can: waiting is all it does here.
-    async fn commit(&mut self, batch: Batch) -> Result<(), Error> {
-        let store = self.branch.store();
-        let committed = match store.commit_now(&batch) {
-            Some(committed) => committed,
-            None => store.commit(batch).await,
-        };
-        match committed {
-            Ok(head) => {
-                self.snapshot.revision = head.revision;
-                Ok(())
-            }
-            Err(StoreError::Conflict { branch, .. }) => Err(Error::WriterLost { branch }),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-enum Resolved {
-    New(Box<TxReport>, Option<Note>),
-    /// As an earlier commit says.
-    Before(Arc<Remembered>),
-    /// As this one of the same group.
-    Again(usize),
-}
-
-/// About how many bytes a transaction takes in the log.
-fn weight(report: &TxReport) -> usize {
-    let datoms = report.tx_data.iter().chain(report.purged.iter());
-    datoms.map(|datom| 24 + value_weight(&datom.v)).sum()
-}
-
-pub(crate) fn value_weight(value: &Value) -> usize {
-    match value {
-        Value::Str(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        Value::FloatArray(items) => items.len() * 4,
-        Value::DoubleArray(items) => items.len() * 8,
-        Value::List(items) | Value::Vector(items) => {
-            items.iter().map(|item| 10 + value_weight(item)).sum()
-        }
-        Value::Set(items) => items.iter().map(|item| 10 + value_weight(item)).sum(),
-        Value::Map(entries) => {
-            entries.iter().map(|(k, v)| 20 + value_weight(k) + value_weight(v)).sum()
-        }
-        _ => 0,
+        Worked::Done
     }
 }

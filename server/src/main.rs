@@ -20,6 +20,10 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::Cli;
 use crate::failure::Failure;
 
+/// Transactions are many short-lived allocations, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {

@@ -32,13 +32,26 @@ impl Indexes {
     /// # Errors
     /// Blocks that it must read and that are not in memory; all that can be told.
     pub fn flush(&self) -> Result<Flushed, Missing> {
+        self.flush_by(self.tail_len() >= WORTH_A_THREAD)
+    }
+
+    /// [`Self::flush`] on this thread alone, however long the tail: beside other work that is in
+    /// more of a hurry.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub fn flush_alone(&self) -> Result<Flushed, Missing> {
+        self.flush_by(false)
+    }
+
+    fn flush_by(&self, threads: bool) -> Result<Flushed, Missing> {
         if self.uncovered.is_some() {
-            return self.covered()?.flush();
+            return self.covered()?.flush_by(threads);
         }
         let mut out = Output::default();
         let mut roots = self.roots;
         let mut missing = Vec::new();
-        let flushed = of_each_index(self.tail_len() >= WORTH_A_THREAD, |index| {
+        let flushed = of_each_index(threads, |index| {
             let mut out = Output::default();
             self.flush_index(index, &mut out).map(|roots| (roots, out))
         });

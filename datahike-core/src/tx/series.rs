@@ -26,6 +26,11 @@ impl Resolution {
         &self.resolved.datoms
     }
 
+    /// What it purges; see [`ResolvedTx::purged`].
+    pub fn purged(&self) -> &[Datom] {
+        &self.resolved.purged
+    }
+
     pub(super) fn advance(&self, db: &mut Db) {
         db.advance(&self.resolved, Arc::clone(&self.schema));
     }

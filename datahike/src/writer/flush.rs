@@ -1,12 +1,14 @@
 //! Writing out the tail, beside the writer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use datahike_core::block::Address;
+use datahike_core::block::{Address, Missing};
 use datahike_core::commit::{Dedup, FlushRecord, Head, Position};
 use datahike_core::db::Db;
-use datahike_core::index::Node;
+use datahike_core::index::{Flushed, Indexes, Node};
+use datahike_core::tx::ResolvedTx;
 use datahike_store::Address as StoreAddress;
 
 use super::Worker;
@@ -24,8 +26,36 @@ const TAIL_DATOMS_MAX: usize = 50_000;
 /// The tail may be one part in this many of the database: past it, waiting edits slow scans down.
 const TAIL_PART: u64 = 33;
 
+/// How many times its budget a tail may be while transactions come fast: a flush rewrites what lies
+/// around each datom, so that few large ones cost a fraction of many small ones.
+const TAIL_BUSY: usize = 4;
+
 /// How many times its budget a tail may be before the writer waits for the flush that runs.
 const TAIL_OVERRUN: usize = 8;
+
+/// How often a tail over its budget is looked at again.
+const REST: Duration = Duration::from_millis(100);
+
+/// Transactions come fast if the tail grows by one part in this many of its budget meanwhile.
+const REST_PART: usize = 8;
+
+/// Where the writer stands with writing out its tail.
+#[derive(Debug)]
+pub(super) enum Flushing {
+    No,
+    /// The tail is over its budget, was so long when it was last looked at, and may grow on while
+    /// transactions come fast.
+    Resting(usize),
+    /// Beside, with what was committed since it was started.
+    Running(Vec<ResolvedTx>),
+}
+
+/// What the writer hears from beside.
+#[derive(Debug)]
+pub(super) enum News {
+    Rested,
+    Flushed(Result<Box<Flush>, Error>),
+}
 
 /// A snapshot whose indexes are written out, durable but not yet named by the head.
 #[derive(Debug)]
@@ -52,7 +82,16 @@ pub(crate) async fn write_out(
     snapshot: &Snapshot,
     dedup: Option<&Dedup>,
 ) -> Result<Flush, Error> {
-    let flushed = blocks.settle(|| snapshot.db.indexes().flush()).await?;
+    write_out_by(Indexes::flush, blocks, snapshot, dedup).await
+}
+
+async fn write_out_by(
+    flush: fn(&Indexes) -> Result<Flushed, Missing>,
+    blocks: &Arc<Blocks>,
+    snapshot: &Snapshot,
+    dedup: Option<&Dedup>,
+) -> Result<Flush, Error> {
+    let flushed = blocks.settle(|| flush(snapshot.db.indexes())).await?;
     for (address, bytes) in &flushed.blocks {
         if let Ok(node) = Node::decode(bytes) {
             blocks.insert(*address, Arc::new(node));
@@ -107,16 +146,27 @@ pub(crate) fn record_of(db: &Db, at: Position, previous: Address) -> (Address, B
 
 impl Worker {
     /// Starts a flush when the tail has outgrown its budget, or tells what is purged, and none runs.
+    /// While transactions come fast, larger tails are written out.
     pub(super) fn flush_if_due(&mut self) {
         let indexes = self.snapshot.db.indexes();
-        if indexes.has_purged() || indexes.tail_len() >= self.tail_budget() {
+        let (tail, budget) = (indexes.tail_len(), self.tail_budget());
+        if indexes.has_purged() || tail >= budget * TAIL_BUSY {
             self.start_flush();
+        } else if tail >= budget && matches!(self.flushing, Flushing::No) {
+            let rest = worker::pause(REST);
+            match self.beside("datahike-rest", async move {
+                rest.await;
+                News::Rested
+            }) {
+                true => self.flushing = Flushing::Resting(tail),
+                false => self.start_flush(),
+            }
         }
     }
 
     /// Whether so much waits that no more may be added until the flush that runs is done.
     pub(super) fn must_wait_for_flush(&self) -> bool {
-        self.flushing.is_some()
+        matches!(self.flushing, Flushing::Running(_))
             && self.snapshot.db.indexes().tail_len() >= self.tail_budget() * TAIL_OVERRUN
     }
 
@@ -129,7 +179,7 @@ impl Worker {
     }
 
     pub(super) fn start_flush(&mut self) {
-        if self.flushing.is_some() {
+        if matches!(self.flushing, Flushing::Running(_)) {
             return;
         }
         let snapshot = self.snapshot.clone();
@@ -137,23 +187,56 @@ impl Worker {
             self.flush_waiters.drain(..).for_each(|waiter| drop(waiter.send(Ok(()))));
             return;
         }
-        self.flushing = Some(Vec::new());
-        let (branch, dedup, done) =
-            (Arc::<Branch>::clone(&self.branch), self.dedup.clone(), self.flushed.0.clone());
-        let work = async move {
-            let flush = write_out(branch.blocks(), &snapshot, Some(&dedup)).await;
-            // A writer that has ended needs no flush.
-            let _ = done.send(flush.map(Box::new)).await;
+        let (branch, dedup) = (Arc::<Branch>::clone(&self.branch), self.dedup.clone());
+        let flush = async move {
+            // On one thread: those who transact meanwhile have need of the others.
+            let by = Indexes::flush_alone;
+            let flush = write_out_by(by, branch.blocks(), &snapshot, Some(&dedup)).await;
+            News::Flushed(flush.map(Box::new))
         };
-        if let Err(source) = worker::spawn("datahike-flush", work) {
-            self.flushing = None;
-            tracing::error!(%source, "cannot start a flush; the tail keeps growing");
+        self.flushing = match self.beside("datahike-flush", flush) {
+            true => Flushing::Running(Vec::new()),
+            false => Flushing::No,
+        };
+    }
+
+    /// Has something done beside; false if it cannot be.
+    fn beside(&self, name: &str, work: impl Future<Output = News> + Send + 'static) -> bool {
+        let (news, desk) = (self.news.0.clone(), self.desk.clone());
+        let work = async move {
+            // A writer that has ended needs to hear nothing.
+            let _ = news.send(work.await);
+            desk.wake.notify_one();
+        };
+        let spawned = worker::spawn(name, work);
+        if let Err(source) = &spawned {
+            tracing::error!(%source, "cannot start {name}; the tail keeps growing");
+        }
+        spawned.is_ok()
+    }
+
+    pub(super) async fn hear(&mut self, news: News) {
+        match (news, &self.flushing) {
+            (News::Flushed(flush), _) => self.finish_flush(flush).await,
+            (News::Rested, Flushing::Resting(before)) => {
+                let grown = self.snapshot.db.indexes().tail_len().saturating_sub(*before);
+                let calm = grown * REST_PART < self.tail_budget();
+                self.flushing = Flushing::No;
+                match calm {
+                    true => self.start_flush(),
+                    false => self.flush_if_due(),
+                }
+            }
+            (News::Rested, _) => {}
         }
     }
 
     /// Lets the head name what was written out.
-    pub(super) async fn finish_flush(&mut self, flush: Result<Box<Flush>, Error>) {
-        let since = self.flushing.take().unwrap_or_default();
+    async fn finish_flush(&mut self, flush: Result<Box<Flush>, Error>) {
+        let since = match std::mem::replace(&mut self.flushing, Flushing::No) {
+            Flushing::Running(since) => since,
+            _ => Vec::new(),
+        };
         let named = match flush {
             Ok(flush) => self.name_flush(*flush, &since).await,
             Err(error) => Err(error),
@@ -173,11 +256,7 @@ impl Worker {
         }
     }
 
-    async fn name_flush(
-        &mut self,
-        flush: Flush,
-        since: &[datahike_core::tx::ResolvedTx],
-    ) -> Result<(), Error> {
+    async fn name_flush(&mut self, flush: Flush, since: &[ResolvedTx]) -> Result<(), Error> {
         let mut batch = self.batch();
         batch.record = Some(flush.head.encode().into());
         batch.log_start = flush.erases_log_before();

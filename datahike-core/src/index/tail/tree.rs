@@ -215,10 +215,12 @@ impl Node {
                 let at = after.saturating_sub(1);
                 let child = &mut children[at];
                 let (added, split) = Arc::make_mut(&mut child.node).insert(arena, index, entry);
-                if let Some(updated) = Child::of(Arc::clone(&child.node)) {
-                    *child = updated;
+                child.count += usize::from(added);
+                if after == 0 && added {
+                    child.first = entry;
                 }
                 if let Some(right) = split.flatten() {
+                    child.count -= right.count;
                     children.insert(at + 1, right);
                 }
                 let split = (children.len() > BRANCH_MAX).then(|| {
