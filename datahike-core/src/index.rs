@@ -29,6 +29,7 @@ use crate::block::{Address, BlockSource};
 use crate::datom::Datom;
 
 pub use self::codec::{DecodeError, FORMAT_VERSION};
+pub(crate) use self::cursor::Near;
 pub use self::derive::{DeriveError, derive};
 pub use self::diff::changed_blocks;
 pub use self::flush::Flushed;

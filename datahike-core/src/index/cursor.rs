@@ -30,6 +30,10 @@ pub(crate) struct Cursor {
     at: At,
 }
 
+/// A leaf that was read: a read nearby need not look for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Near(Option<(Address, Arc<Leaf>)>);
+
 #[derive(Clone, Debug)]
 struct Step {
     node: Arc<Node>,
@@ -90,6 +94,36 @@ impl Cursor {
     /// Row by row without what is purged; slices still have it.
     pub(crate) fn without(self, purged: Option<Arc<Purged>>) -> Self {
         Self { purged, ..self }
+    }
+
+    /// Begins in that leaf if the whole range lies in it.
+    pub(crate) fn near(mut self, near: &Near) -> Self {
+        let Some((root, leaf)) = &near.0 else { return self };
+        let Some(end) = leaf.len().checked_sub(1) else { return self };
+        let lies_within = self.root.is_some_and(|of| of.address == *root)
+            && !self.range.starts_by(&leaf.row(0))
+            && !self.range.reaches(&leaf.row(end));
+        if lies_within && matches!(self.at, At::Start) {
+            let low = leaf.first_of(&self.range);
+            let high = leaf.end_of(&self.range, low);
+            self.at = At::Leaf { leaf: Arc::clone(leaf), low, high, last: true };
+        }
+        self
+    }
+
+    /// Goes to where the range begins; the leaf there.
+    ///
+    /// # Errors
+    /// The blocks that it lacks.
+    pub(crate) fn begin(&mut self) -> Result<Near, Missing> {
+        let Some(root) = self.root else { return Ok(Near(None)) };
+        if matches!(self.at, At::Start) {
+            self.descend(Vec::new(), root.address, true)?;
+        }
+        match &self.at {
+            At::Leaf { leaf, .. } => Ok(Near(Some((root.address, Arc::clone(leaf))))),
+            _ => Ok(Near(None)),
+        }
     }
 
     fn is_purged(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::block::Missing;
 use crate::datom::Datom;
 use crate::index::Indexes;
-use crate::index::cursor::Cursor;
+use crate::index::cursor::{Cursor, Near};
 use crate::index::key::{DatomRef, Index, Range};
 use crate::index::tail::{Arena, TailCursor};
 
@@ -73,6 +73,19 @@ impl Iter {
                 .then(|| Past { base: cursor(indexes.roots.history[number]), beside: None }),
             lacking: indexes.lacks(range.index).then(|| Box::new((indexes.clone(), range.clone()))),
         }
+    }
+
+    /// Begins in that leaf if the whole range lies in it.
+    pub(crate) fn near(self, near: &Near) -> Self {
+        Self { base: self.base.near(near), ..self }
+    }
+
+    /// Goes to where the range begins; the leaf there.
+    ///
+    /// # Errors
+    /// The blocks that it lacks.
+    pub(crate) fn begin(&mut self) -> Result<Near, Missing> {
+        self.base.begin()
     }
 
     fn peek_tail(&mut self) -> Option<u32> {

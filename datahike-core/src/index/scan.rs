@@ -13,7 +13,7 @@ use crate::index::iter::Iter;
 use crate::index::key::{DatomRef, Index, Prefix, Range};
 use crate::index::leaf::Leaf;
 use crate::index::node::{Branch, Node};
-use crate::index::tail::TailCursor;
+use crate::index::tail::{TailCursor, TailDatom};
 use crate::index::{Indexes, Root};
 
 /// Rows of a leaf, all of them in the range that was asked for.
@@ -299,8 +299,8 @@ impl Current {
         let index = self.range.index;
         let (tail, number) = (&self.indexes.tail, index.number());
         let past = |row: &DatomRef<'_>| {
-            tail.trees[number]
-                .rank(&tail.arena, |d| DatomRef::from(&d.datom).cmp_fact(row, index).is_gt())
+            let past = |d: &TailDatom| DatomRef::from(&d.datom).cmp_fact(row, index).is_gt();
+            tail.trees[number].rank(&tail.arena, index, None, past)
         };
         // A leaf owns the keys after the leaf before it; the last one all that follow.
         let end = match leaf.len().checked_sub(1) {

@@ -7,10 +7,10 @@ mod tree;
 pub(crate) use self::arena::{Arena, TailDatom};
 pub(crate) use self::tree::{TailCursor, TailTree};
 
-use std::ops;
+use std::ops::{self, Bound};
 
 use crate::datom::{AttrId, Datom};
-use crate::index::key::{DatomRef, Index, Range};
+use crate::index::key::{DatomRef, Index, Prefix, Range};
 
 /// What the indexes need to know of attributes when datoms are added.
 pub trait AttrTraits {
@@ -48,8 +48,15 @@ impl Tail {
     /// Which entries of an index lie in a range, by rank.
     pub(crate) fn ranks(&self, range: &Range) -> ops::Range<usize> {
         let tree = &self.trees[range.index.number()];
-        let low = tree.rank(&self.arena, |d| range.starts_by(&DatomRef::from(&d.datom)));
-        let high = tree.rank(&self.arena, |d| !range.reaches(&DatomRef::from(&d.datom)));
+        let rank = |bound: &Bound<Prefix>, reached: &dyn Fn(&DatomRef<'_>) -> bool| {
+            let near = match bound {
+                Bound::Included(prefix) | Bound::Excluded(prefix) => Some(prefix),
+                Bound::Unbounded => None,
+            };
+            tree.rank(&self.arena, range.index, near, |d| reached(&DatomRef::from(&d.datom)))
+        };
+        let low = rank(&range.lower, &|row| range.starts_by(row));
+        let high = rank(&range.upper, &|row| !range.reaches(row));
         low..high.max(low)
     }
 

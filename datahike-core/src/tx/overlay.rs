@@ -1,6 +1,8 @@
 //! The state in the middle of a transaction: the snapshot before, with what has happened so far laid
 //! over it.
 
+use std::cell::Cell;
+
 use datahike_value::Value;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -8,7 +10,7 @@ use smallvec::SmallVec;
 use crate::block::Missing;
 use crate::datom::{AttrId, Datom, EntityId};
 use crate::db::{Db, entity_value};
-use crate::index::{Iter, Range};
+use crate::index::{Iter, Near, Range};
 use crate::schema::Schema;
 
 /// Facts of one entity and attribute that changed, and whether they hold now.
@@ -27,6 +29,8 @@ pub(crate) struct Overlay<'a> {
     again: bool,
     by_entity: HashMap<EntityId, SmallVec<[AttrId; 4]>>,
     by_entity_upto: usize,
+    /// Where facts of an entity were read last: the next that are asked for are mostly of the same.
+    near: Cell<Near>,
 }
 
 impl<'a> Overlay<'a> {
@@ -40,6 +44,7 @@ impl<'a> Overlay<'a> {
             again: false,
             by_entity: HashMap::new(),
             by_entity_upto: 0,
+            near: Cell::default(),
         }
     }
 
@@ -111,7 +116,9 @@ impl<'a> Overlay<'a> {
         let changes = self.by_fact.get(&(e, a)).map_or(&[][..], SmallVec::as_slice);
         let mut values = SmallVec::new();
         if !self.is_fresh(e) && self.is_old(a) {
-            for datom in self.read(&Range::eavt(e, a, None)) {
+            let mut stored = self.read(&Range::eavt(e, a, None)).near(&self.near.take());
+            self.near.set(stored.begin()?);
+            for datom in stored {
                 let v = datom?.v;
                 if !changes.iter().any(|(changed, _)| *changed == v) {
                     values.push(v);

@@ -2,10 +2,11 @@
 //! snapshot holds them.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::arena::{Arena, TailDatom};
-use crate::index::key::{DatomRef, Index};
+use crate::index::key::{DatomRef, Index, Prefix, ValueRef};
 
 /// A datom of the arena, with the first bytes of its key so that most comparisons need no look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,28 @@ fn prefix(row: &DatomRef<'_>, index: Index) -> u64 {
         _ if attribute >> (64 - REST_BITS) != 0 => u64::MAX,
         Index::Aevt => attribute << REST_BITS | row.e.min((1 << REST_BITS) - 1),
         Index::Avet => attribute << REST_BITS | row.v.order_bits() >> (64 - REST_BITS),
+    }
+}
+
+/// What [`prefix`] is for keys that start with some components.
+fn prefixes(start: &Prefix, index: Index) -> RangeInclusive<u64> {
+    let (e, a) = (start.e, start.a.map(|a| u64::from(a.0)));
+    let (first, rest) = match index {
+        Index::Eavt => (e, a.map(|a| a.min((1 << EAVT_ATTRIBUTE_BITS) - 1))),
+        Index::Aevt => (a, e.map(|e| e.min((1 << REST_BITS) - 1))),
+        Index::Avet => {
+            let bits = |v| ValueRef::from(v).order_bits() >> (64 - REST_BITS);
+            (a, start.v.as_ref().map(bits))
+        }
+    };
+    let bits = if index == Index::Eavt { EAVT_ATTRIBUTE_BITS } else { REST_BITS };
+    match first {
+        None => 0..=u64::MAX,
+        Some(first) if first >> (64 - bits) != 0 => u64::MAX..=u64::MAX,
+        Some(first) => {
+            let low = first << bits;
+            rest.map_or(low..=low | ((1 << bits) - 1), |rest| low | rest..=low | rest)
+        }
     }
 }
 
@@ -106,15 +129,27 @@ impl TailTree {
     }
 
     /// How many entries come before the first for which `reached` holds; it must hold for all after.
-    pub(crate) fn rank(&self, arena: &Arena, reached: impl Fn(&TailDatom) -> bool) -> usize {
+    /// Where that is among the keys that start with `near`, if that is given, few datoms are read.
+    pub(crate) fn rank(
+        &self,
+        arena: &Arena,
+        index: Index,
+        near: Option<&Prefix>,
+        reached: impl Fn(&TailDatom) -> bool,
+    ) -> usize {
+        let near = near.map_or(0..=u64::MAX, |near| prefixes(near, index));
+        let reached = |entry: &Entry| {
+            entry.prefix > *near.end()
+                || entry.prefix >= *near.start() && reached(arena.get(entry.id))
+        };
         let (mut node, mut rank) = (&self.root, 0);
         loop {
             match &**node {
                 Node::Leaf(entries) => {
-                    return rank + entries.partition_point(|e| !reached(arena.get(e.id)));
+                    return rank + entries.partition_point(|e| !reached(e));
                 }
                 Node::Branch(children) => {
-                    let past = children.partition_point(|c| !reached(arena.get(c.first.id)));
+                    let past = children.partition_point(|c| !reached(&c.first));
                     let at = past.saturating_sub(1);
                     rank += children[..at].iter().map(|c| c.count).sum::<usize>();
                     node = &children[at].node;
