@@ -99,11 +99,8 @@ impl Cursor {
     /// Begins in that leaf if the whole range lies in it.
     pub(crate) fn near(mut self, near: &Near) -> Self {
         let Some((root, leaf)) = &near.0 else { return self };
-        let Some(end) = leaf.len().checked_sub(1) else { return self };
-        let lies_within = self.root.is_some_and(|of| of.address == *root)
-            && !self.range.starts_by(&leaf.row(0))
-            && !self.range.reaches(&leaf.row(end));
-        if lies_within && matches!(self.at, At::Start) {
+        let same_tree = self.root.is_some_and(|of| of.address == *root);
+        if same_tree && matches!(self.at, At::Start) && leaf.surrounds(&self.range) {
             let low = leaf.first_of(&self.range);
             let high = leaf.end_of(&self.range, low);
             self.at = At::Leaf { leaf: Arc::clone(leaf), low, high, last: true };

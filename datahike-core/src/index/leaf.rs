@@ -280,6 +280,14 @@ impl Leaf {
         search(0, self.len(), |row| range.starts_by(&RowAt { leaf: self, row }))
     }
 
+    /// Whether the range begins after the first row and ends before the last.
+    pub(crate) fn surrounds(&self, range: &Range) -> bool {
+        self.len().checked_sub(1).is_some_and(|end| {
+            !range.starts_by(&RowAt { leaf: self, row: 0 })
+                && !range.reaches(&RowAt { leaf: self, row: end })
+        })
+    }
+
     /// The first row from `low` on that `range` does not reach, or the length. `low` is in it or at
     /// its start; the end is looked for near it first, as most ranges are short.
     pub(crate) fn end_of(&self, range: &Range, low: usize) -> usize {

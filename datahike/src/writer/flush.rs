@@ -28,10 +28,10 @@ const TAIL_PART: u64 = 33;
 
 /// How many times its budget a tail may be while transactions come fast: a flush rewrites what lies
 /// around each datom, so that few large ones cost a fraction of many small ones.
-const TAIL_BUSY: usize = 4;
+const TAIL_BUSY: usize = 8;
 
 /// How many times its budget a tail may be before the writer waits for the flush that runs.
-const TAIL_OVERRUN: usize = 8;
+const TAIL_OVERRUN: usize = 16;
 
 /// How often a tail over its budget is looked at again.
 const REST: Duration = Duration::from_millis(100);
@@ -189,6 +189,7 @@ impl Worker {
         }
         let (branch, dedup) = (Arc::<Branch>::clone(&self.branch), self.dedup.clone());
         let flush = async move {
+            worker::give_way();
             // On one thread: those who transact meanwhile have need of the others.
             let by = Indexes::flush_alone;
             let flush = write_out_by(by, branch.blocks(), &snapshot, Some(&dedup)).await;

@@ -64,7 +64,7 @@ fn prefixes(start: &Prefix, index: Index) -> RangeInclusive<u64> {
 const EAVT_ATTRIBUTE_BITS: u32 = 24;
 const REST_BITS: u32 = 42;
 
-const LEAF_MAX: usize = 64;
+const LEAF_MAX: usize = 32;
 const BRANCH_MAX: usize = 32;
 
 #[derive(Clone, Debug)]
