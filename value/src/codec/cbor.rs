@@ -316,7 +316,7 @@ fn tagged(tag: u64, from: &mut Decoder<'_>, depth: usize) -> Result<Value, Codec
         IDENTIFIER => {
             let text = text(from)?;
             match text.strip_prefix(':') {
-                Some(name) if !name.is_empty() => Value::Keyword(Keyword::parse(name)),
+                Some(name) if !matches!(name, "" | ":") => Value::Keyword(Keyword::parse(name)),
                 None if !text.is_empty() => Value::Symbol(Symbol::parse(&text)),
                 _ => return Err(wrong("an empty name")),
             }

@@ -151,3 +151,19 @@ fn what_does_not_fit_its_tag_is_named() {
         assert!(matches!(error, CodecError::Tag { .. }), "{error}");
     }
 }
+
+#[test]
+fn no_format_has_names_without_a_letter() {
+    for text in [r#"["~:",1]"#, r#"["~::",1]"#, r#"["~$",1]"#, r#"["~$:",1]"#] {
+        assert!(transit::read(text.as_bytes()).is_err(), "{text}");
+    }
+    for text in [r#"["!kw",""]"#, r#"["!kw",":"]"#, r#"["!kw","::"]"#, r#"["!sym",""]"#] {
+        assert!(json::read(text.as_bytes()).is_err(), "{text}");
+    }
+    let tag = cbor::write(&Value::keyword("k"));
+    let bare = |text: &[u8]| [&tag[..tag.len() - 3], &[0x60 + text.len() as u8], text].concat();
+    assert_eq!(cbor::read(&bare(b":k")).unwrap(), Value::keyword("k"));
+    for text in [&b""[..], b":", b"::"] {
+        assert!(cbor::read(&bare(text)).is_err(), "{text:?}");
+    }
+}
