@@ -32,6 +32,8 @@ struct Accepted {
     report: Arc<TxReport>,
     merged: Vec<CommitId>,
     note: Option<Note>,
+    /// Its request, if those of its client that come after it depend on it.
+    in_sequence: Option<RequestId>,
     reply: Reply,
 }
 
@@ -51,7 +53,8 @@ impl Worker {
                     let report = Arc::new(series.accept(*resolution));
                     let note = request.map(|(request, body)| note_of(&report, request, body));
                     let merged = std::mem::take(&mut transaction.parents);
-                    accepted.push(Accepted { report, merged, note, reply });
+                    let in_sequence = transaction.request.filter(|_| transaction.in_sequence);
+                    accepted.push(Accepted { report, merged, note, in_sequence, reply });
                 }
                 Ok(Resolved::Before(remembered)) => {
                     answered.push((reply, Ok(Transacted::Before(remembered))));
@@ -60,7 +63,7 @@ impl Worker {
                     answered.push((reply, Ok(Transacted::Now(accepted[at].report.clone()))));
                 }
                 Err(error) => {
-                    self.note_refusal(&transaction);
+                    self.note_refusal(transaction.request.filter(|_| transaction.in_sequence));
                     answered.push((reply, Err(error)));
                 }
             }
@@ -126,8 +129,8 @@ impl Worker {
         Ok(Resolved::New { resolution: Box::new(resolution), request: body, bytes })
     }
 
-    fn note_refusal(&mut self, transaction: &Transaction) {
-        let Some(request) = transaction.request.filter(|_| transaction.in_sequence) else { return };
+    fn note_refusal(&mut self, in_sequence: Option<RequestId>) {
+        let Some(request) = in_sequence else { return };
         if self.refused.len() >= REFUSED_CLIENTS_MAX {
             self.refused.clear();
         }
@@ -159,11 +162,18 @@ impl Worker {
         if let Err(error) = self.commit(batch).await {
             let failure = error.not_durable();
             for one in accepted {
+                self.note_refusal(one.in_sequence);
                 let _ = one.reply.send(Err(error.not_durable()));
             }
             return Err(failure);
         }
         entry.notes.iter().for_each(|note| self.dedup.remember(note));
+        for request in accepted.iter().filter_map(|one| one.in_sequence) {
+            // What could not be made durable before, and was sent again.
+            if self.refused.get(&request.client) == Some(&request.number) {
+                self.refused.remove(&request.client);
+            }
+        }
         if let Flushing::Running(since) = &mut self.flushing {
             since.extend(entry.transactions);
         }

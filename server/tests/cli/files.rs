@@ -1,8 +1,9 @@
 //! Commands on databases in folders.
 
 use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
-use crate::kit::Place;
+use crate::kit::{Place, Server};
 
 const SCHEMA: &str = "[{:db/ident :name :db/valueType :db.type/string :db/cardinality :db.cardinality/one \
                         :db/unique :db.unique/identity} \
@@ -154,4 +155,90 @@ fn a_reader_that_has_enough_ends_the_writer_quietly() {
     assert!(line.starts_with("[1 "), "{line}");
     let done = crate::kit::finish(child);
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn readers_go_on_while_a_database_is_compacted() {
+    let place = people();
+    let forms: String =
+        (0..3_000).map(|n| format!("[{{:name \"name {n}\" :age {n}}}]\n")).collect();
+    place.run_with(&["transact", "file:db", "-"], &forms).good();
+    let count = ["q", "file:db", "[:find (count ?e) . :where [?e :name]]"];
+    // One that is open all the while, and reads on when the files that it began with are gone.
+    let mut child = place.command(&["datoms", "file:db", "eavt"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("[1 "));
+    let path = place.path().to_owned();
+    let compacting = std::thread::spawn(move || {
+        for n in 0..3 {
+            let run = |args: &[&str]| {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_datahike"));
+                let done = command.args(args).current_dir(&path).output().unwrap();
+                assert!(done.status.success(), "{done:?}");
+            };
+            let age = format!("[[:db/add [:name \"name {n}\"] :age {}]]", n + 5_000);
+            std::fs::write(path.join("age.edn"), age).unwrap();
+            run(&["transact", "file:db", "age.edn"]);
+            run(&["compact", "file:db"]);
+        }
+    });
+    let mut asked = 0;
+    while !compacting.is_finished() || asked < 3 {
+        assert_eq!(place.run(&count).good(), "3001\n");
+        asked += 1;
+    }
+    compacting.join().unwrap();
+    let read = lines.map(Result::unwrap).filter(|line| line.contains(" :name \"")).count();
+    assert_eq!(read, 3_001);
+    assert_eq!(crate::kit::finish(child).code, Some(0));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_not_the_end() {
+    let place = people();
+    std::fs::create_dir(place.path().join("data")).unwrap();
+    std::fs::rename(place.path().join("db"), place.path().join("data/db")).unwrap();
+    let binary = place.command(&[]).get_program().to_owned();
+    let mut command = Command::new("sh");
+    // Past the limit a write is then an error as on a full disk, and not a signal.
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(binary);
+    command.args(["serve", "--data", "data", "--listen", "127.0.0.1:0", "--dev"]);
+    command.current_dir(place.path()).stdin(Stdio::null());
+    let server = Server::of({
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    });
+    let limit = |bytes: &str| {
+        let id = server.id().to_string();
+        let limit = format!("--fsize={bytes}:");
+        Command::new("prlimit").args(["--pid", &id, &limit]).status().is_ok_and(|s| s.success())
+    };
+    if !limit("70000") {
+        println!("skipped: there is no prlimit to make a disk full with");
+        return;
+    }
+    let db = server.database("db");
+    let forms: String =
+        (0..2_000).map(|n| format!("[{{:name \"name {n}\" :age {n}}}]\n")).collect();
+    let done = place.run_with(&["transact", &db, "-"], &forms);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let last = done.out.lines().last().unwrap_or_default();
+    assert!(last.starts_with("{:error") && last.contains("no space"), "{last}");
+    let acknowledged = done.out.lines().filter(|line| line.starts_with("{:datoms ")).count();
+    assert!((100..2_000).contains(&acknowledged), "{acknowledged} fit");
+
+    // Others still read, and hear why they cannot write.
+    let names = "[:find (count ?e) . :where [?e :name]]";
+    assert_eq!(place.run(&["q", &db, names]).good(), format!("{}\n", acknowledged + 1));
+    let long = format!("[{{:name \"{}\"}}]", "x".repeat(9_000));
+    let refused = place.run_with(&["transact", &db, "-"], &long);
+    assert!(refused.out.contains("no space"), "{refused:?}");
+    assert_eq!(refused.code, Some(1));
+
+    // With space again it goes on, and has what it acknowledged.
+    assert!(limit("unlimited"));
+    place.run_with(&["transact", &db, "-"], "[{:name \"after\"}]").good();
+    assert_eq!(place.run(&["q", &db, names]).good(), format!("{}\n", acknowledged + 2));
+    server.stop("TERM");
+    assert_eq!(place.run(&["q", "file:data/db", names]).good(), format!("{}\n", acknowledged + 2));
 }

@@ -122,13 +122,22 @@ impl Server {
             all.extend(["--listen", "127.0.0.1:0"]);
         }
         all.extend(args);
-        let mut child = place.command(&all).spawn().unwrap();
+        Self::of(place.command(&all))
+    }
+
+    /// Runs a command that serves.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.split_whitespace().find(|word| word.starts_with("ws://"));
         let url = url.unwrap_or_else(|| panic!("no address in {line:?}"));
         let url = url.trim_end_matches(',').to_owned();
         Self { child, url }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn database(&self, name: &str) -> String {
