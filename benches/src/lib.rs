@@ -3,6 +3,8 @@
 pub mod baseline {
     //! What ours is held against.
 
+    pub mod datascript;
+    pub mod facts;
     pub mod fsync;
     pub mod hops;
     pub mod sqlite;
@@ -14,4 +16,5 @@ pub mod main_suite;
 pub mod measure;
 pub mod peers;
 pub mod probe;
+pub mod query_suite;
 pub mod row;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use datahike_benches::bench::{Bench, SLICE};
 use datahike_benches::probe::Probe;
-use datahike_benches::{main_suite, row};
+use datahike_benches::{main_suite, query_suite, row};
 
 /// That of the daemon.
 #[global_allocator]
@@ -24,6 +24,8 @@ struct Cli {
 enum Suite {
     /// Speed and size of the main job: a server peer, its mirrors, its store
     Main(Options),
+    /// Queries, rules, pulls and transactions in memory, against DataScript and SQLite
+    Query(Options),
     /// One measurement in a process of its own
     #[command(subcommand, hide = true)]
     Probe(Probe),
@@ -46,18 +48,25 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let options = match Cli::parse().suite {
+    let suite = Cli::parse().suite;
+    let for_queries = matches!(suite, Suite::Query(_));
+    let options = match suite {
         Suite::Probe(probe) => {
             probe.run()?;
             return Ok(ExitCode::SUCCESS);
         }
-        Suite::Main(options) => options,
+        Suite::Main(options) | Suite::Query(options) => options,
     };
     if options.cities.is_none() {
         eprintln!("no --cities FILE: the slice of the examples is measured, not the full database");
     }
-    let bench = Bench::set_up(&options.cities.unwrap_or_else(|| SLICE.into()), options.rounds)?;
-    let rows = main_suite::run(&bench, &options.only)?;
+    let cities = options.cities.unwrap_or_else(|| SLICE.into());
+    let rows = if for_queries {
+        let (rounds, only) = (options.rounds.max(1), &options.only[..]);
+        query_suite::run(&query_suite::Options { rounds, cities: &cities, only })?
+    } else {
+        main_suite::run(&Bench::set_up(&cities, options.rounds)?, &options.only)?
+    };
     row::print_table(&rows);
     if let Some(path) = options.json {
         let text = serde_json::to_string_pretty(&rows)?;

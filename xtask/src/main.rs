@@ -1,5 +1,6 @@
 //! Development commands: `cargo xtask check | test | bench | wasm`.
 
+mod node;
 mod step;
 mod tasks;
 
@@ -27,7 +28,7 @@ enum Command {
     },
     /// A benchmark suite, ours and the baselines interleaved
     Bench {
-        /// The suite, such as `main`
+        /// The suite, `main` or `query`
         suite: String,
         /// Also write the results there
         #[arg(long, value_name = "FILE")]

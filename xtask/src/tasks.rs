@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::node::{self, Installed};
 use crate::step::Run;
 
 /// The crates that a browser runs.
@@ -75,6 +76,11 @@ pub(crate) fn test(long: bool) -> Result<bool> {
     if long {
         command.envs(LONG);
     }
+    match node::install(&root()?) {
+        Ok(Installed::In(modules)) => drop(command.env(node::MODULES, modules)),
+        Ok(Installed::Unavailable(why)) => run.skip("differential test against DataScript", &why),
+        Err(error) => run.step("packages for Node", || Err(format!("{error:#}"))),
+    }
     run.command(if long { "tests (long)" } else { "tests" }, &mut command);
     run.command("documentation tests", cargo()?.args(["test", "--quiet", "--workspace", "--doc"]));
     wasm_steps(&mut run)?;
@@ -88,6 +94,12 @@ pub(crate) fn bench(suite: &str, json: Option<&Path>) -> Result<bool> {
         // The command runs at the root; the path was meant from here.
         let file = std::path::absolute(file).context("cannot name the results file")?;
         command.arg("--json").arg(file);
+    }
+    if suite == "query" {
+        match node::install(&root()?)? {
+            Installed::In(modules) => drop(command.env(node::MODULES, modules)),
+            Installed::Unavailable(why) => bail!("DataScript cannot be compared with: {why}"),
+        }
     }
     let status = command.status().context("cannot start cargo")?;
     Ok(status.success())
