@@ -141,7 +141,7 @@ pub(super) fn run(options: &Options<'_>) -> anyhow::Result<Vec<Row>> {
             || Ok(facts::rows(&mut statement, params![])?.len()),
         )?);
     }
-    rows.extend(as_of(options, &people, &now)?);
+    rows.extend(as_of(options, &people, &db)?);
     Ok(rows)
 }
 
