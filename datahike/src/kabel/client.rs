@@ -8,7 +8,7 @@ use std::time::Duration;
 use datahike_core::commit::{Remembered, RequestId};
 use datahike_core::tx::TxReport;
 use datahike_peer::rt::within;
-use datahike_peer::{Link, LinkOptions, Peer, SharedRuntime, Token};
+use datahike_peer::{Link, Peer, SharedRuntime};
 use datahike_scope::{InvokeError, InvokeOptions, Scope};
 use datahike_sync::{
     Database, Mirror, MirrorState, Replica, StoreName, SubscriberOptions, SyncError, SyncLayer,
@@ -19,7 +19,7 @@ use futures::future::{Either, select};
 use super::wire::{CREATE, DELETE, DESCRIBE, Name, Receipt, Request, TRANSACT, code_text};
 use crate::blocks::Blocks;
 use crate::branch::Branch;
-use crate::config::{Config, KabelPeer, Secret, StoreConfig, WriterConfig};
+use crate::config::{self, Config, KabelPeer, StoreConfig, WriterConfig};
 use crate::connection::Connection;
 use crate::database::{self, Access};
 use crate::error::Error;
@@ -77,9 +77,10 @@ impl Client {
     /// Keeps a connection to the server at `ws://HOST:PORT`; it is dialled again whenever it is
     /// lost.
     #[cfg(not(target_family = "wasm"))]
-    pub fn connect(&self, url: &str, token: Option<&Secret>) -> Remote {
-        let token = token.map(|token| Token::new(token.expose()));
-        let link = self.peer.connect(url, LinkOptions { token, ..LinkOptions::default() });
+    pub fn connect(&self, url: &str, token: Option<&config::Secret>) -> Remote {
+        let token = token.map(|token| datahike_peer::Token::new(token.expose()));
+        let options = datahike_peer::LinkOptions { token, ..Default::default() };
+        let link = self.peer.connect(url, options);
         self.remote(link)
     }
 

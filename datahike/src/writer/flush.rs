@@ -9,6 +9,7 @@ use datahike_core::commit::{Dedup, FlushRecord, Head, Position};
 use datahike_core::db::Db;
 use datahike_core::index::{Flushed, Indexes, Node};
 use datahike_core::tx::ResolvedTx;
+use datahike_peer::MaybeSend;
 use datahike_store::Address as StoreAddress;
 
 use super::Worker;
@@ -202,7 +203,7 @@ impl Worker {
     }
 
     /// Has something done beside; false if it cannot be.
-    fn beside(&self, name: &str, work: impl Future<Output = News> + Send + 'static) -> bool {
+    fn beside(&self, name: &str, work: impl Future<Output = News> + MaybeSend + 'static) -> bool {
         let (news, desk) = (self.news.0.clone(), self.desk.clone());
         let work = async move {
             // A writer that has ended needs to hear nothing.
