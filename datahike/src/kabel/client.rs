@@ -19,7 +19,7 @@ use futures::future::{Either, select};
 use super::wire::{CREATE, DELETE, DESCRIBE, Name, Receipt, Request, TRANSACT, code_text};
 use crate::blocks::Blocks;
 use crate::branch::Branch;
-use crate::config::{self, Config, KabelPeer, StoreConfig, WriterConfig};
+use crate::config::{Config, KabelPeer, StoreConfig, WriterConfig};
 use crate::connection::Connection;
 use crate::database::{self, Access};
 use crate::error::Error;
@@ -77,7 +77,7 @@ impl Client {
     /// Keeps a connection to the server at `ws://HOST:PORT`; it is dialled again whenever it is
     /// lost.
     #[cfg(not(target_family = "wasm"))]
-    pub fn connect(&self, url: &str, token: Option<&config::Secret>) -> Remote {
+    pub fn connect(&self, url: &str, token: Option<&crate::config::Secret>) -> Remote {
         let token = token.map(|token| datahike_peer::Token::new(token.expose()));
         let options = datahike_peer::LinkOptions { token, ..Default::default() };
         let link = self.peer.connect(url, options);
