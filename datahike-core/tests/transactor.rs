@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use datahike_core::block::{Address, BlockSource, Missing};
 use datahike_core::datom::FIRST_TX;
 use datahike_core::db::{Components, Db, DbConfig, SchemaFlexibility, TimePoint};
-use datahike_core::index::{Index, Indexes, Node, Roots};
+use datahike_core::index::{Index, Indexes, Node, Params, Roots};
 use datahike_core::tx::{RawDatom, TxError, TxOptions, TxReport, transactions_of};
 use datahike_value::{Value, edn};
 use proptest::prelude::*;
@@ -143,7 +143,9 @@ proptest! {
     ) {
         let flexibility = if strict { SchemaFlexibility::Write } else { SchemaFlexibility::Read };
         let shelf = Arc::new(Shelf::default());
-        let config = DbConfig::new(flexibility);
+        // Small blocks, so that what is looked for lies in many.
+        let params = Params { leaf_target: 4, branch_target: 3, seed: [1, 2] };
+        let config = DbConfig::new(flexibility).with_params(params);
         let indexes =
             Indexes::open(config.params, config.keep_history, Roots::default(), shelf.clone());
         let mut db = Db::empty(config).with_indexes(indexes);

@@ -75,3 +75,35 @@ pub(crate) async fn pause(time: std::time::Duration) {
     std::thread::sleep(time);
     let _ = time;
 }
+
+/// How long something takes.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) struct Clock(std::time::Instant);
+
+#[cfg(not(target_family = "wasm"))]
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Microseconds since the start.
+    pub(crate) fn micros(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// How long something takes: in a browser nobody knows.
+#[cfg(target_family = "wasm")]
+pub(crate) struct Clock;
+
+#[cfg(target_family = "wasm")]
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self
+    }
+
+    /// As long as can be.
+    pub(crate) fn micros(&self) -> u64 {
+        u64::MAX
+    }
+}

@@ -2,19 +2,23 @@
 //! as one log entry, and has the tail written out when it has grown.
 //!
 //! Nothing is acknowledged before it is durable. The worker never waits for a flush, unless the
-//! tail has outgrown its budget by far.
+//! tail has outgrown its budget by far. It has a thread, but a caller that is alone does the
+//! worker's next job itself where commits are quick: two changes of thread would cost as much.
 
 mod flush;
 mod group;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use datahike_core::commit::{CommitId, Dedup, Remembered, RequestId};
 use datahike_core::tx::{TxOptions, TxReport};
 use datahike_value::{Uuid, Value};
+use futures::FutureExt;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 pub(crate) use self::flush::{Flush, record_of, store_flush, write_out};
 use self::flush::{Flushing, News};
@@ -25,6 +29,10 @@ use crate::worker;
 
 /// Jobs that wait for the writer; whoever adds one more waits too.
 const JOBS_WAITING_MAX: usize = 4_096;
+
+/// Up to here a commit may keep a caller's thread, in microseconds: about what an async runtime
+/// takes for a long step.
+const QUICK_COMMIT_MICROS: u64 = 300;
 
 /// Bytes of one transaction in the log: with what else is in its commit, a mirror gets it in one
 /// frame.
@@ -91,6 +99,7 @@ pub(crate) struct Writer {
     /// Dropped before the desk is told, so that the worker finds itself alone.
     jobs: mpsc::Sender<Job>,
     desk: DeskHandle,
+    worker: Arc<Mutex<Option<Worker>>>,
 }
 
 /// What callers, the worker and its flushes share.
@@ -98,6 +107,27 @@ pub(crate) struct Writer {
 struct Desk {
     /// Tells the worker's thread that there is something to do.
     wake: Notify,
+    /// Transactions that were asked for and not answered.
+    under_way: AtomicUsize,
+    /// About how long the latest commits took; the greatest number before the first.
+    commit_micros: AtomicU64,
+}
+
+impl Desk {
+    fn note_commit(&self, micros: u64) {
+        let before = self.commit_micros.load(Ordering::Relaxed);
+        let about = match before {
+            u64::MAX => micros,
+            _ => before.saturating_mul(3).saturating_add(micros) / 4,
+        };
+        self.commit_micros.store(about, Ordering::Relaxed);
+    }
+
+    /// Whether whoever asks now may commit by itself.
+    fn is_quiet(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 1
+            && self.commit_micros.load(Ordering::Relaxed) <= QUICK_COMMIT_MICROS
+    }
 }
 
 /// Wakes the worker whenever one is dropped: it may have been the last.
@@ -110,6 +140,33 @@ impl Drop for DeskHandle {
     }
 }
 
+/// Wakes the worker when it is dropped, once.
+struct Wake<'a>(Option<&'a Desk>);
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        if let Some(desk) = self.0 {
+            desk.wake.notify_one();
+        }
+    }
+}
+
+/// A transaction under way.
+struct UnderWay<'a>(&'a Desk);
+
+impl<'a> UnderWay<'a> {
+    fn begin(desk: &'a Desk) -> Self {
+        desk.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(desk)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Writer {
     /// Starts the writer of a branch whose store is locked by this process.
     pub(crate) fn start(
@@ -118,7 +175,11 @@ impl Writer {
         options: TxOptions,
     ) -> Result<Self, Error> {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
-        let desk = Arc::new(Desk { wake: Notify::new() });
+        let desk = Arc::new(Desk {
+            wake: Notify::new(),
+            under_way: AtomicUsize::new(0),
+            commit_micros: AtomicU64::new(u64::MAX),
+        });
         let mut worker = Worker {
             snapshot: loaded.snapshot,
             branch,
@@ -134,14 +195,54 @@ impl Writer {
         };
         // A purge whose flush was cut short.
         worker.flush_if_due();
-        worker::spawn("datahike-writer", run(worker, desk.clone()))
+        let worker = Arc::new(Mutex::new(Some(worker)));
+        worker::spawn("datahike-writer", run(worker.clone(), desk.clone()))
             .map_err(|source| Error::Worker { what: "the writer", source })?;
-        Ok(Self { jobs, desk: DeskHandle(desk) })
+        Ok(Self { jobs, desk: DeskHandle(desk), worker })
     }
 
     /// Ready when the transaction is durable, or refused.
     pub(crate) async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
-        self.ask(|reply| Job::Transact(Box::new(transaction), reply)).await?
+        let desk = &*self.desk.0;
+        let _under_way = UnderWay::begin(desk);
+        let (reply, mut answer) = oneshot::channel();
+        let job = Job::Transact(Box::new(transaction), reply);
+        self.jobs.send(job).await.map_err(|_| Error::Released)?;
+        // Whatever becomes of this call, the job gets done.
+        let mut wake = Wake(Some(desk));
+        if desk.is_quiet() {
+            // Lets others on this thread ask too: what waits together is committed together.
+            yield_now().await;
+            if desk.is_quiet() {
+                self.work_here();
+                if let Ok(answer) = answer.try_recv() {
+                    wake.0 = None;
+                    return answer;
+                }
+            }
+        }
+        drop(wake);
+        answer.await.map_err(|_| Error::Released)?
+    }
+
+    /// Does the next job on this thread, if the worker has none. Where that has to wait for the
+    /// store, it goes on beside.
+    fn work_here(&self) {
+        let Ok(mut guard) = self.worker.clone().try_lock_owned() else { return };
+        let mut work = Box::pin(async move {
+            if let Some(worker) = guard.as_mut()
+                && let Worked::Last(Some(reply)) = worker.work().await
+            {
+                // Not here: the worker's thread has to end too.
+                worker.next = Some(Job::Stop(reply));
+            }
+        });
+        if work.as_mut().now_or_never().is_none()
+            && let Err(source) = worker::spawn("datahike-writer", work)
+        {
+            // The transaction is dropped, and with it the reply.
+            tracing::error!(%source, "cannot finish a commit");
+        }
     }
 
     /// Ready when all that is durable now is in the indexes.
@@ -166,6 +267,18 @@ impl Writer {
         self.desk.0.wake.notify_one();
         answer.await.map_err(|_| Error::Released)
     }
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| match std::mem::replace(&mut yielded, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 #[derive(Debug)]
@@ -198,20 +311,27 @@ enum Worked {
 }
 
 /// The worker's own thread.
-async fn run(mut worker: Worker, desk: Arc<Desk>) {
+async fn run(worker: Arc<Mutex<Option<Worker>>>, desk: Arc<Desk>) {
     loop {
-        match worker.work().await {
-            Worked::Done => {}
-            Worked::Nothing => desk.wake.notified().await,
-            Worked::Last(reply) => {
-                worker.branch.reports().close();
-                drop(worker);
-                if let Some(reply) = reply {
-                    let _ = reply.send(());
-                }
-                return;
+        let mut guard = worker.lock().await;
+        let Some(held) = guard.as_mut() else { return };
+        let last = loop {
+            match held.work().await {
+                Worked::Done => {}
+                Worked::Nothing => break None,
+                Worked::Last(reply) => break Some(reply),
             }
+        };
+        if let Some(reply) = last {
+            held.branch.reports().close();
+            guard.take();
+            if let Some(reply) = reply {
+                let _ = reply.send(());
+            }
+            return;
         }
+        drop(guard);
+        desk.wake.notified().await;
     }
 }
 

@@ -19,6 +19,11 @@ pub mod transit;
 use crate::edn;
 use crate::value::Value;
 
+/// Whether there is a name in this text: a colon in front is not part of one.
+fn is_name(text: &str) -> bool {
+    !matches!(text, "" | ":")
+}
+
 /// Bytes or text that are not a value in the format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -18,7 +18,7 @@ use crate::baseline::datascript::{DataScript, modules};
 use crate::row::{Better, Row, Samples};
 
 /// Rows' ids, the query, and what stands in for its parameters.
-const QUERIES: &[(&str, &str, &str)] = &[
+pub(super) const QUERIES: &[(&str, &str, &str)] = &[
     ("ds-q1", "[:find ?e :where [?e :name \"Ivan\"]]", "[]"),
     ("ds-q2", "[:find ?e ?a :where [?e :name \"Ivan\"] [?e :age ?a]]", "[]"),
     ("ds-q2-switch", "[:find ?e ?a :where [?e :age ?a] [?e :name \"Ivan\"]]", "[]"),

@@ -7,7 +7,7 @@ use datahike::query::{Context, Input, Query, Rules, q};
 use datahike::{Db, Value};
 use rusqlite::params;
 
-use super::datascript::{CLOSURE, RULES, graph_db};
+use super::datascript::{CLOSURE, QUERIES, RULES, graph_db};
 use super::people::{self, Person};
 use super::{Options, TURN, WARM_UP, mean, turn};
 use crate::baseline::facts;
@@ -24,7 +24,7 @@ const ALIAS: i64 = 7;
 /// People whose salary changes after the time that `as-of` asks for.
 const CHANGED: usize = 2_000;
 
-/// Rows' ids, the query, and the same in SQL.
+/// Rows' ids, the query, and the same in SQL, in the order of [`QUERIES`].
 fn queries() -> Vec<(&'static str, &'static str, String)> {
     let named = |more: &str, columns: &str| {
         format!("SELECT n.e{columns} FROM facts n {more} WHERE n.a = {NAME} AND n.v = 'Ivan'")
@@ -44,25 +44,18 @@ fn queries() -> Vec<(&'static str, &'static str, String)> {
         join("i", ALIAS),
     );
     let salary = format!("SELECT e, v FROM facts WHERE a = {SALARY} AND v > 50000");
-    vec![
-        ("sql-q1", "[:find ?e :where [?e :name \"Ivan\"]]", named("", "")),
-        ("sql-q2", "[:find ?e ?a :where [?e :name \"Ivan\"] [?e :age ?a]]", q2.clone()),
-        ("sql-q2-switch", "[:find ?e ?a :where [?e :age ?a] [?e :name \"Ivan\"]]", q2),
-        ("sql-q3", "[:find ?e ?a :where [?e :name \"Ivan\"] [?e :age ?a] [?e :sex \"male\"]]", q3),
-        (
-            "sql-q4",
-            "[:find ?e ?l ?a :where [?e :name \"Ivan\"] [?e :last-name ?l] [?e :age ?a] [?e :sex \"male\"]]",
-            q4,
-        ),
-        (
-            "sql-q5-shortcircuit",
-            "[:find ?e ?n ?l ?a ?s ?al :in $ ?n ?a :where [?e :name ?n] [?e :age ?a] \
-             [?e :last-name ?l] [?e :sex ?s] [?e :alias ?al]]",
-            q5,
-        ),
-        ("sql-qpred1", "[:find ?e ?s :where [?e :salary ?s] [(> ?s 50000)]]", salary.clone()),
-        ("sql-qpred2", "[:find ?e ?s :in $ ?min :where [?e :salary ?s] [(> ?s ?min)]]", salary),
-    ]
+    let all = [
+        ("sql-q1", named("", "")),
+        ("sql-q2", q2.clone()),
+        ("sql-q2-switch", q2),
+        ("sql-q3", q3),
+        ("sql-q4", q4),
+        ("sql-q5-shortcircuit", q5),
+        ("sql-qpred1", salary.clone()),
+        ("sql-qpred2", salary),
+    ];
+    let with_text = |((id, sql), (_, text, _)): (_, &(_, &'static str, _))| (id, *text, sql);
+    all.into_iter().zip(QUERIES).map(with_text).collect()
 }
 
 /// All pairs of a graph in SQL.

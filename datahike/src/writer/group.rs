@@ -199,10 +199,12 @@ impl Worker {
     /// Makes a batch durable. On this thread where the store can: waiting is all it does here.
     pub(super) async fn commit(&mut self, batch: Batch) -> Result<(), Error> {
         let store = self.branch.store();
+        let clock = worker::Clock::start();
         let committed = match store.commit_now(&batch) {
             Some(committed) => committed,
             None => store.commit(batch).await,
         };
+        self.desk.note_commit(clock.micros());
         match committed {
             Ok(head) => {
                 self.snapshot.revision = head.revision;

@@ -27,7 +27,7 @@ async fn a_transaction_whose_answer_was_lost_happens_once_and_is_reported() {
     let mirror = connect(&client(&wire.url(), folder.path(), id)).await.unwrap();
     for (n, flush) in [(0, false), (1, true)] {
         let mut at_server = served.tx_reports();
-        wire.lose_answers(true);
+        wire.lose_answers();
         let asking = mirror.clone();
         let data = form(&format!("[{{:db/id \"new\" :n {n}}}]"));
         let asked = tokio::spawn(async move { asking.transact(data).await });
@@ -35,7 +35,6 @@ async fn a_transaction_whose_answer_was_lost_happens_once_and_is_reported() {
         if flush {
             served.flush().await.unwrap();
         }
-        wire.lose_answers(false);
         wire.cut();
         let report = soon(asked).await.unwrap().unwrap();
         assert_eq!(report.tx, made.tx);

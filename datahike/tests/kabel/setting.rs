@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use datahike::config::{KabelPeer, SchemaFlexibility, Secret, WriterConfig};
@@ -93,7 +93,9 @@ pub(crate) struct Wire {
 
 struct Shared {
     target: Mutex<SocketAddr>,
-    deaf: AtomicBool,
+    connections: AtomicU64,
+    /// Connections before this number hear nothing more.
+    deaf_before: AtomicU64,
     cuts: watch::Sender<u64>,
     from_server: AtomicU64,
 }
@@ -104,7 +106,8 @@ impl Wire {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target: Mutex::new(server.address),
-            deaf: AtomicBool::new(false),
+            connections: AtomicU64::new(0),
+            deaf_before: AtomicU64::new(0),
             cuts: watch::channel(0).0,
             from_server: AtomicU64::new(0),
         });
@@ -126,9 +129,10 @@ impl Wire {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// From now on nothing that a server says arrives, or everything again.
-    pub(crate) fn lose_answers(&self, lose: bool) {
-        self.shared.deaf.store(lose, Ordering::SeqCst);
+    /// From now on nothing that a server says arrives over the connections that there are.
+    pub(crate) fn lose_answers(&self) {
+        let connections = self.shared.connections.load(Ordering::SeqCst);
+        self.shared.deaf_before.store(connections, Ordering::SeqCst);
     }
 
     pub(crate) fn lead_to(&self, server: &Server) {
@@ -143,6 +147,7 @@ impl Wire {
 
 async fn carry(near: TcpStream, shared: Arc<Shared>) {
     let mut cuts = shared.cuts.subscribe();
+    let number = shared.connections.fetch_add(1, Ordering::SeqCst);
     let target = *shared.target.lock();
     let Ok(far) = TcpStream::connect(target).await else { return };
     let (mut near_in, mut near_out) = near.into_split();
@@ -153,7 +158,7 @@ async fn carry(near: TcpStream, shared: Arc<Shared>) {
         loop {
             match far_in.read(&mut buffer).await {
                 Ok(0) | Err(_) => break,
-                Ok(_) if shared.deaf.load(Ordering::SeqCst) => {}
+                Ok(_) if number < shared.deaf_before.load(Ordering::SeqCst) => {}
                 Ok(len) => {
                     shared.from_server.fetch_add(len as u64, Ordering::SeqCst);
                     if near_out.write_all(&buffer[..len]).await.is_err() {

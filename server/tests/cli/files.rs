@@ -203,11 +203,9 @@ fn a_full_disk_is_an_error_and_not_the_end() {
     // Past the limit a write is then an error as on a full disk, and not a signal.
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(binary);
     command.args(["serve", "--data", "data", "--listen", "127.0.0.1:0", "--dev"]);
-    command.current_dir(place.path()).stdin(Stdio::null());
-    let server = Server::of({
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    });
+    command.current_dir(place.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let server = Server::of(command);
     let limit = |bytes: &str| {
         let id = server.id().to_string();
         let limit = format!("--fsize={bytes}:");

@@ -366,8 +366,6 @@ impl Replicated for DatabaseMirror {
     }
 
     fn was_reset(&mut self) {
-        // What is given up may still be shown, and by a branch that nobody has looked at yet.
-        let _given_up = self.read();
         if let Ok(seen) = self.seen.get_mut() {
             // What was told of the history that is given up.
             drop(seen.observed.as_ref().map(Observed::take));

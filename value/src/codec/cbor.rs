@@ -316,8 +316,8 @@ fn tagged(tag: u64, from: &mut Decoder<'_>, depth: usize) -> Result<Value, Codec
         IDENTIFIER => {
             let text = text(from)?;
             match text.strip_prefix(':') {
-                Some(name) if !matches!(name, "" | ":") => Value::Keyword(Keyword::parse(name)),
-                None if !text.is_empty() => Value::Symbol(Symbol::parse(&text)),
+                Some(name) if super::is_name(name) => Value::Keyword(Keyword::parse(name)),
+                None if super::is_name(&text) => Value::Symbol(Symbol::parse(&text)),
                 _ => return Err(wrong("an empty name")),
             }
         }

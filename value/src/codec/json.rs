@@ -136,7 +136,7 @@ fn tagged(tag: &str, payload: &Json) -> Result<Option<Value>, CodecError> {
 /// The text of a keyword or symbol, without a colon that some write.
 fn name(text: &str) -> Option<&str> {
     let name = text.strip_prefix(':').unwrap_or(text);
-    (!matches!(name, "" | ":") && name.len() <= Limits::DEFAULT.string_bytes).then_some(name)
+    (super::is_name(name) && name.len() <= Limits::DEFAULT.string_bytes).then_some(name)
 }
 
 fn real(json: &Json) -> Option<f64> {

@@ -315,7 +315,7 @@ fn scalar_of(text: &str) -> Result<Value, CodecError> {
     let wrong = || CodecError::tag("~", text);
     let Some(kind) = rest.chars().next() else { return Err(wrong()) };
     let body = &rest[kind.len_utf8()..];
-    let name = || if matches!(body, "" | ":") { Err(wrong()) } else { Ok(body) };
+    let name = || if super::is_name(body) { Ok(body) } else { Err(wrong()) };
     Ok(match kind {
         '~' | '^' | '`' => Value::str(rest),
         '_' => Value::Nil,

@@ -153,7 +153,7 @@ fn what_does_not_fit_its_tag_is_named() {
 }
 
 #[test]
-fn no_format_has_names_without_a_letter() {
+fn no_format_has_empty_names() {
     for text in [r#"["~:",1]"#, r#"["~::",1]"#, r#"["~$",1]"#, r#"["~$:",1]"#] {
         assert!(transit::read(text.as_bytes()).is_err(), "{text}");
     }
