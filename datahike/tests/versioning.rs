@@ -430,10 +430,16 @@ async fn damage_is_found() {
     bytes[middle] ^= 0x10;
     std::fs::write(pack, bytes).unwrap();
     let reading = config.writer(datahike::config::WriterConfig::ReadOnly);
-    let conn = connect(&reading).await.unwrap();
-    let error = verify(&conn, false).await.unwrap_err();
+    // Where blocks end differs from database to database: the one may be needed to open it.
+    let error = match connect(&reading).await {
+        Ok(conn) => {
+            let error = verify(&conn, false).await.unwrap_err();
+            conn.release().await.unwrap();
+            error
+        }
+        Err(error) => error,
+    };
     assert!(["block/damaged", "store/corrupt"].contains(&error.code()), "{error}");
-    conn.release().await.unwrap();
 }
 
 fn is_pack(path: &std::path::Path) -> bool {
