@@ -8,6 +8,7 @@ mod gate;
 mod handle;
 mod openapi;
 mod ports;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,14 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use datahike::Value;
+use datahike::peer::Peer;
 use serde::Deserialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -36,6 +39,7 @@ use self::format::Format;
 pub(crate) use self::gate::Gate;
 use self::handle::Handles;
 pub(crate) use self::ports::serve;
+use self::watched::Counts;
 use crate::serve::Folder;
 
 /// Bytes of one request.
@@ -59,12 +63,15 @@ struct Service {
     handles: Handles,
     gate: Gate,
     max_age: Option<Duration>,
+    peer: Peer,
+    counts: Counts,
 }
 
 /// Everything that is answered over HTTP.
-pub(crate) fn router(folder: Arc<Folder>, options: Options) -> Router {
+pub(crate) fn router(folder: Arc<Folder>, peer: Peer, options: Options) -> Router {
     let Options { gate, origins, max_age } = options;
-    let service = Arc::new(Service { handles: Handles::new(folder), gate, max_age });
+    let (handles, counts) = (Handles::new(folder), Counts::default());
+    let service = Arc::new(Service { handles, gate, max_age, peer, counts });
     let known = move |origin: &HeaderValue, _: &Parts| {
         origin.to_str().is_ok_and(|origin| {
             origins.iter().any(|known| known.find(origin).is_some_and(|m| m.len() == origin.len()))
@@ -74,10 +81,12 @@ pub(crate) fn router(folder: Arc<Folder>, options: Options) -> Router {
         .allow_origin(AllowOrigin::predicate(known))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::ETAG]);
+        .expose_headers([header::ETAG, watched::REQUEST_ID]);
     Router::new()
         .route("/openapi.json", get(|| async { document(&openapi::openapi()) }))
         .route("/swagger.json", get(|| async { document(&openapi::swagger()) }))
+        .route("/healthz", get(watched::healthz))
+        .route("/readyz", get(watched::readyz))
         .route("/{operation}", get(call).post(call))
         .fallback(|| async { told(&not_found("there is nothing at this address"), Format::Json) })
         .layer(DefaultBodyLimit::disable())
@@ -86,6 +95,7 @@ pub(crate) fn router(folder: Arc<Folder>, options: Options) -> Router {
         .layer(CompressionLayer::new())
         .layer(cors)
         .layer(CatchPanicLayer::new())
+        .layer(from_fn_with_state(Arc::clone(&service), watched::watch))
         .with_state(service)
 }
 
@@ -121,6 +131,14 @@ async fn call(
             let message = format!("{operation} may change something: call it with POST");
             return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "http/method", message));
         }
+        // Without a database the operation could only fail: this is whoever collects figures.
+        if method == Method::GET
+            && operation == "metrics"
+            && address.args.is_none()
+            && body.is_empty()
+        {
+            return Ok(service.metrics());
+        }
         let (given_as, body) = match &address.args {
             Some(args) => {
                 let name = address.f.as_deref().unwrap_or("json");
@@ -151,12 +169,10 @@ async fn call(
         let answer = (content, body).into_response();
         Ok(if pinned { service.keeping(answer, &tag) } else { uncached(answer) })
     };
-    let answer = asked.await.unwrap_or_else(|problem| {
+    asked.await.unwrap_or_else(|problem| {
         tracing::debug!(operation, status = problem.status.as_u16(), ?problem, "refused");
         told(&problem, shown)
-    });
-    tracing::info!(%method, operation, status = answer.status().as_u16(), "request");
-    answer
+    })
 }
 
 impl Service {

@@ -67,7 +67,7 @@ pub(crate) async fn run(args: Serve) -> Result<(), Failure> {
             }
         }
     });
-    let router = http::router(folder, http_options(&args));
+    let router = http::router(folder, peer.clone(), http_options(&args));
     let serving = tokio::spawn(http::serve(listener, peer.clone(), router));
     output::line(format!(
         "listening on ws://{address} and http://{address}, data in {}",

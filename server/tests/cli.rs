@@ -13,5 +13,7 @@ mod files;
 mod http;
 #[path = "cli/importing.rs"]
 mod importing;
+#[path = "cli/operating.rs"]
+mod operating;
 #[path = "cli/serving.rs"]
 mod serving;

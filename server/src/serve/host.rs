@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datahike::config::StoreConfig;
 use datahike::kabel::Databases;
@@ -22,20 +23,34 @@ pub(crate) struct Folder {
     databases: Databases,
     /// What was there at the last look and is not open: its maker may not be done with it.
     waiting: Mutex<HashSet<String>>,
-    first_look: std::sync::atomic::AtomicBool,
+    first_look: AtomicBool,
+    /// Whether the last look at the folder worked.
+    readable: AtomicBool,
 }
 
 impl Folder {
     pub(super) fn new(data: PathBuf, databases: Databases) -> Self {
         let waiting = Mutex::default();
-        Self { data, databases, waiting, first_look: true.into() }
+        Self { data, databases, waiting, first_look: true.into(), readable: true.into() }
+    }
+
+    /// Whether the data folder could be read when it was last looked at.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.readable.load(Ordering::Relaxed)
+    }
+
+    /// How many databases are served.
+    pub(crate) fn open_count(&self) -> usize {
+        self.databases.list().len()
     }
 
     /// Opens the databases that are not open yet, except those that have just appeared or are
     /// being written by another process.
     pub(super) async fn open_new(&self) {
-        let first = self.first_look.swap(false, std::sync::atomic::Ordering::Relaxed);
-        let names = match databases_in(&self.data) {
+        let first = self.first_look.swap(false, Ordering::Relaxed);
+        let looked = databases_in(&self.data);
+        self.readable.store(looked.is_ok(), Ordering::Relaxed);
+        let names = match looked {
             Ok(names) => names,
             Err(failure) => {
                 tracing::warn!(?failure, "cannot look for databases");

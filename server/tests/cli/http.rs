@@ -11,10 +11,10 @@ use crate::kit::{Place, Server};
 
 const JSON: &str = "application/json";
 
-struct Answer {
-    status: u16,
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -31,7 +31,7 @@ impl Answer {
 }
 
 /// One request on a connection of its own.
-fn send(
+pub(crate) fn send(
     server: &Server,
     method: &str,
     path: &str,
