@@ -23,7 +23,7 @@ struct Server {
 async fn serve() -> Server {
     let folder = tempfile::tempdir().unwrap();
     let (sync, scope) = (SyncLayer::new(), Scope::new());
-    let token = SharedToken::new(Token::new("secret"), Principal::named("tester"));
+    let token = SharedToken::new(&Token::new("secret"), Principal::named("tester"));
     let peer = Peer::builder(Uuid::from_u128(1), Arc::new(TokioRuntime::current()))
         .authenticate(token)
         .layer(sync.clone())

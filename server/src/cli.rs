@@ -78,6 +78,28 @@ pub(crate) enum Command {
     Mirror(Mirror),
     /// Print a query's result, and every change to it as it happens.
     Watch(Watch),
+    /// Print what makes a shell complete this command line.
+    Completions(Completions),
+    /// Print a manual page, for man(1).
+    Man(Manual),
+}
+
+/// What `completions` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell. Its documentation says where the output belongs; for this session of bash:
+    /// source <(datahike completions bash).
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// What `man` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Manual {
+    /// The command that the page is about; the program itself without one. To read it:
+    /// datahike man serve | man -l -.
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
 }
 
 /// A database to change.

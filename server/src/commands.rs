@@ -2,6 +2,7 @@
 
 mod branches;
 mod export;
+mod help;
 mod manage;
 mod mirror;
 mod query;
@@ -39,6 +40,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Compact(args) => manage::compact(args).await,
         Command::Mirror(args) => mirror::run(args).await,
         Command::Watch(args) => watch::run(args).await,
+        Command::Completions(args) => help::completions(args.shell),
+        Command::Man(args) => help::man(args.command.as_deref()),
     }
 }
 

@@ -68,27 +68,23 @@ pub(crate) async fn run(args: Serve) -> Result<(), Failure> {
         }
     });
     let router = http::router(folder, peer.clone(), http_options(&args));
-    let serving = tokio::spawn(http::serve(listener, peer.clone(), router));
     output::line(format!(
         "listening on ws://{address} and http://{address}, data in {}",
         args.data.display()
     ))?;
 
-    let ended = tokio::select! {
-        () = stopped => Ok(()),
-        served = serving => served.map_err(io::Error::other).and_then(|served| served),
-    };
+    let asking = http::serve(listener, peer.clone(), router, stopped).await;
     looking.abort();
     tracing::info!("ending");
     let closing = async {
-        peer.shutdown(GOODBYE).await;
+        tokio::join!(peer.shutdown(GOODBYE), asking.answered(GOODBYE));
         tokio::time::timeout(CLOSING, databases.shutdown()).await
     };
     match closing.await {
         Ok(closed) => closed?,
         Err(_) => tracing::warn!("stores took too long to close; nothing acknowledged is lost"),
     }
-    Ok(ended?)
+    Ok(())
 }
 
 /// Who may connect, decided before anything is opened.
@@ -112,7 +108,7 @@ fn rule(args: &Serve) -> Result<impl FnOnce(PeerBuilder) -> PeerBuilder + use<>,
         }
     };
     Ok(|builder: PeerBuilder| match token {
-        Some(token) => builder.authenticate(SharedToken::new(token, Principal::named("token"))),
+        Some(token) => builder.authenticate(SharedToken::new(&token, Principal::named("token"))),
         None => builder.authenticate(Anyone),
     })
 }

@@ -31,7 +31,7 @@ impl Server {
     /// Serves the databases that clients create under `root`.
     pub(crate) async fn start(root: &Path) -> Self {
         let (sync, scope) = (SyncLayer::new(), Scope::new());
-        let token = SharedToken::new(Token::new(TOKEN), Principal::named("tester"));
+        let token = SharedToken::new(&Token::new(TOKEN), Principal::named("tester"));
         let peer = Peer::builder(Uuid::from_u128(1), Arc::new(TokioRuntime::current()))
             .authenticate(token)
             .layer(sync.clone())

@@ -120,7 +120,7 @@ fn a_serializer_that_was_not_agreed_on_is_not_read_later_either() {
 
 #[test]
 fn a_wrong_token_is_refused_for_good_and_a_right_one_names_the_principal() {
-    let rule = SharedToken::new(Token::new("open sesame"), Principal::named("ali"));
+    let rule = SharedToken::new(&Token::new("open sesame"), Principal::named("ali"));
     let net = net(&Limits::DEFAULT, |server| server.authenticate(rule), |client| client);
     for (token, message) in [
         (None, "this peer asks for a token"),

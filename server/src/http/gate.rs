@@ -1,7 +1,6 @@
 //! Who may call.
 
 use axum::http::{HeaderMap, StatusCode, header};
-use subtle::ConstantTimeEq;
 
 use super::failure::Problem;
 
@@ -45,13 +44,9 @@ impl Gate {
         };
         match shown {
             None => refused("this server asks for a token"),
-            // Hashes are compared, so that the time tells neither the token nor its length.
-            Some(token) => {
-                match blake3::hash(token.as_bytes()).as_bytes().ct_eq(known.as_bytes()) {
-                    equal if bool::from(equal) => Ok(()),
-                    _ => refused("the token is not the right one"),
-                }
-            }
+            // Hashes are compared in constant time, so that it tells neither the token nor its length.
+            Some(token) if blake3::hash(token.as_bytes()) == *known => Ok(()),
+            Some(_) => refused("the token is not the right one"),
         }
     }
 }

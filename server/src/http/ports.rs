@@ -1,5 +1,6 @@
 //! One port for WebSocket and HTTP: what a connection asks for first decides.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use axum::Router;
 use datahike::peer::Peer;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -28,14 +31,38 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// After an error of the listener, which may mean that there are no more files.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes connections until the future is dropped.
-///
-/// # Errors
-/// Never; a listener that fails is asked again.
-pub(crate) async fn serve(listener: TcpListener, peer: Peer, router: Router) -> io::Result<()> {
+/// Who is asking over HTTP.
+pub(crate) struct Asking {
+    connections: GracefulShutdown,
+}
+
+impl Asking {
+    /// Lets requests that have begun get their answers, for so long.
+    pub(crate) async fn answered(self, limit: Duration) {
+        if tokio::time::timeout(limit, self.connections.shutdown()).await.is_err() {
+            tracing::warn!("some requests took too long and are cut off");
+        }
+    }
+}
+
+/// Takes connections until it is told to stop, and gives those that are left. A listener that fails
+/// is asked again.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    peer: Peer,
+    router: Router,
+    stopped: impl Future<Output = ()>,
+) -> Asking {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // Empty once the server stops: who has not asked by then is not answered.
+    let open = Arc::new(Mutex::new(Some(GracefulShutdown::new())));
+    let mut stopped = std::pin::pin!(stopped);
     loop {
-        let (stream, from) = match listener.accept().await {
+        let accepted = tokio::select! {
+            () = &mut stopped => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -43,19 +70,28 @@ pub(crate) async fn serve(listener: TcpListener, peer: Peer, router: Router) -> 
                 continue;
             }
         };
-        let (peer, router, places) = (peer.clone(), router.clone(), Arc::clone(&places));
+        let (peer, router) = (peer.clone(), router.clone());
+        let (places, open) = (Arc::clone(&places), Arc::clone(&open));
         tokio::spawn(async move {
             match tokio::time::timeout(HEAD, first(&stream)).await {
                 Ok(Ok(First::WebSocket)) => websocket(&peer, stream, from).await,
-                Ok(Ok(First::Http)) => match places.try_acquire() {
-                    Ok(_place) => http(stream, from, router).await,
-                    Err(_) => tracing::warn!(%from, "too many connections, one was turned away"),
-                },
+                Ok(Ok(First::Http)) => {
+                    let watcher = open.lock().as_ref().map(GracefulShutdown::watcher);
+                    match (places.try_acquire(), watcher) {
+                        (Ok(_place), Some(watcher)) => http(stream, from, router, watcher).await,
+                        (Ok(_), None) => {}
+                        (Err(_), _) => {
+                            tracing::warn!(%from, "too many connections, one was turned away");
+                        }
+                    }
+                }
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a connection did not come about"),
                 Err(_) => tracing::debug!(%from, "a request's head took too long"),
             }
         });
     }
+    let connections = open.lock().take().unwrap_or_default();
+    Asking { connections }
 }
 
 enum First {
@@ -96,7 +132,7 @@ async fn websocket(peer: &Peer, stream: TcpStream, from: SocketAddr) {
     }
 }
 
-async fn http(stream: TcpStream, from: SocketAddr, router: Router) {
+async fn http(stream: TcpStream, from: SocketAddr, router: Router, watcher: Watcher) {
     let _ = stream.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -106,7 +142,8 @@ async fn http(stream: TcpStream, from: SocketAddr, router: Router) {
         .max_buf_size(HEAD_BYTES_MAX * 4);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
     let service = TowerToHyperService::new(router);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%from, %error, "a connection ended early");
     }
 }

@@ -1,10 +1,12 @@
 //! What an operator asks of the server, and the walk through JSON with curl.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::http::send;
-use crate::kit::{Place, Server, finish};
+use crate::kit::{Place, Server, finish, signal};
 
 /// Within this time the server has looked at its folder again.
 const SEEN_WITHIN: Duration = Duration::from_secs(30);
@@ -74,6 +76,64 @@ fn every_request_has_an_id() {
         assert_eq!(made.len(), 36, "{made}");
     }
     assert_ne!(id(&[], "/healthz"), id(&[], "/healthz"));
+}
+
+#[test]
+fn a_request_that_has_begun_is_answered_when_the_server_ends() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--dev"]);
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(SEEN_WITHIN)).unwrap();
+    let body = br#"["{:schema-flexibility :read}"]"#;
+    let head = format!(
+        "POST /create-database HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    answer.read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 100 Continue\r\n");
+    signal(server.id(), "TERM");
+    let asked_until = Instant::now() + SEEN_WITHIN;
+    while TcpStream::connect(server.address()).is_ok() {
+        assert!(Instant::now() < asked_until, "the server still takes connections");
+    }
+    stream.write_all(body).unwrap();
+    let mut rest = String::new();
+    answer.read_to_string(&mut rest).unwrap();
+    assert!(rest.trim_start().starts_with("HTTP/1.1 200 "), "{rest}");
+    assert_eq!(server.stop("TERM").code, Some(0));
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    let place = Place::new();
+    let help = place.run(&["--help"]).good();
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| {
+            line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty())
+        })
+        .collect();
+    assert!(commands.contains(&"serve"), "{help}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = place.run(&["completions", shell]).good();
+        for command in &commands {
+            assert!(script.contains(command), "{command} for {shell}");
+        }
+    }
+    let page = place.run(&["man"]).good();
+    for command in commands.iter().filter(|command| **command != "help") {
+        assert!(page.contains(&format!("datahike\\-{}(1)", command.replace('-', "\\-"))), "{page}");
+        let page = place.run(&["man", command]).good();
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+    }
+    assert!(place.run(&["man", "fly"]).failed(2).contains("no command \"fly\""));
 }
 
 /// The script, with this form of the header.
