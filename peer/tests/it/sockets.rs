@@ -81,7 +81,7 @@ async fn a_server_that_stops_says_so_and_is_found_again() {
     let link = client.connect(format!("ws://{address}"), LinkOptions::default());
     let mut subscription = subscribing.subscribe(&link, "chat", SubscribeOptions::default());
     assert!(matches!(in_time(subscription.next()).await, Some(Delivery::Subscribed(_))));
-    let connection = link.connection().expect("open");
+    let connection = in_time(link.connected()).await.expect("connects");
     first.shutdown(Duration::from_secs(5)).await;
     let ended = in_time(connection.ended()).await;
     assert_eq!(ended.close, Close::new(Close::GOING_AWAY, "the peer stops"));
