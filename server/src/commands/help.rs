@@ -1,13 +1,12 @@
 //! What shells and man(1) know of the command line, made of its one description.
 
-use std::io::{self, Write};
-
 use clap::CommandFactory;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::output;
 
 /// Prints the completions for a shell.
 pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
@@ -15,7 +14,7 @@ pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
-    print(&script)
+    output::line(String::from_utf8_lossy(&script).trim_end())
 }
 
 /// Prints the manual page of the program, or of one of its commands.
@@ -32,11 +31,5 @@ pub(super) fn man(name: Option<&str>) -> Result<(), Failure> {
     let title = about.get_bin_name().unwrap_or(about.get_name()).replace(' ', "-");
     let mut page = Vec::new();
     Man::new(about.clone()).title(title).render(&mut page)?;
-    print(&page)
-}
-
-fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    Ok(out.flush()?)
+    output::line(String::from_utf8_lossy(&page).trim_end())
 }

@@ -160,7 +160,7 @@ impl Run<'_> {
                 resolved.distinct &= determined || (place > 2 && db_is_state(db));
             }
         }
-        let filters = self.pushed_down(env, db, &resolved, &left, pending);
+        let filters = self.pushed_down(db, &resolved, &left, pending);
         let joins_left = resolved.slots.iter().any(|slot| matches!(slot, Slot::Left(_)));
         let by_entity = matches!(resolved.slots[0], Slot::Left(_))
             && left.len > 1

@@ -3,17 +3,17 @@
 
 use smallvec::SmallVec;
 
-use super::super::super::error::QueryError;
-use super::super::super::relation::{Cell, Relation};
-use super::super::super::source::{self, ScanFilter, narrowed, visit};
-use super::super::super::vars::{Var, VarSet};
-use super::super::columns::{Columns, Test, Wanted};
-use super::super::emit::{Emit, merge_join};
-use super::super::{MISSING_MAX, Run};
 use super::Slot;
 use super::resolve::DbPattern;
 use crate::block::Missing;
 use crate::db::Db;
+use crate::query::error::QueryError;
+use crate::query::relation::{Cell, Relation};
+use crate::query::run::columns::{Columns, Test, Wanted};
+use crate::query::run::emit::{Emit, merge_join};
+use crate::query::run::{MISSING_MAX, Run};
+use crate::query::source::{self, ScanFilter, narrowed, visit};
+use crate::query::vars::{Var, VarSet};
 
 impl Run<'_> {
     /// Finds the rows of the left side by their entities, all of them in one walk through the leaves.

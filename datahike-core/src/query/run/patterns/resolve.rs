@@ -4,15 +4,15 @@
 use datahike_value::Value;
 use hashbrown::HashMap;
 
-use super::super::super::ast::{Arg, Callee, Clause, Pattern, Term};
-use super::super::super::error::QueryError;
-use super::super::super::relation::{Cell, FALSE, Relation, TRUE, id_cell};
-use super::super::super::source::{
-    Comparison, Probe, ScanFilter, comparable, entity_of, is_lookup, reference_of,
-};
-use super::super::{Env, Run};
 use super::{Slot, slots};
 use crate::db::Db;
+use crate::query::ast::{Arg, Callee, Clause, Pattern, Term};
+use crate::query::error::QueryError;
+use crate::query::relation::{Cell, FALSE, Relation, TRUE, id_cell};
+use crate::query::run::Run;
+use crate::query::source::{
+    Comparison, Probe, ScanFilter, comparable, entity_of, is_lookup, reference_of,
+};
 
 /// A pattern with names and constants resolved against one snapshot.
 pub(super) struct DbPattern {
@@ -102,7 +102,6 @@ impl Run<'_> {
     /// Takes comparisons of the value with a constant from `pending`, where they cannot fail.
     pub(super) fn pushed_down(
         &self,
-        _env: Env<'_>,
         db: &Db,
         resolved: &DbPattern,
         left: &Relation,
