@@ -46,6 +46,8 @@ pub use logging::Logging;
 pub use message::{Message, NotAMessage, RESERVED_NAMESPACE};
 pub use middleware::{Cx, Flow, Middleware};
 pub use peer::{Peer, PeerBuilder};
+#[cfg(target_family = "wasm")]
+pub use rt::BrowserRuntime;
 #[cfg(not(target_family = "wasm"))]
 pub use rt::TokioRuntime;
 pub use rt::{BoxFuture, MaybeSend, MaybeSync, Runtime, SharedRuntime, Time};

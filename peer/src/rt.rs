@@ -108,8 +108,63 @@ pub async fn within<F: Future>(
     }
 }
 
+/// The runtime of whoever calls: tokio's that is current, or the event loop of the browser.
+///
+/// # Panics
+/// Natively, outside a tokio runtime.
+pub fn current() -> SharedRuntime {
+    #[cfg(not(target_family = "wasm"))]
+    return Arc::new(TokioRuntime::current());
+    #[cfg(target_family = "wasm")]
+    return Arc::new(BrowserRuntime);
+}
+
+#[cfg(target_family = "wasm")]
+pub use browser::BrowserRuntime;
 #[cfg(not(target_family = "wasm"))]
 pub use native::TokioRuntime;
+
+#[cfg(target_family = "wasm")]
+mod browser {
+    use std::time::Duration;
+
+    use gloo_timers::future::TimeoutFuture;
+    use wasm_bindgen::prelude::wasm_bindgen;
+
+    use super::{BoxFuture, Runtime, Time};
+
+    #[wasm_bindgen]
+    extern "C" {
+        // Pages, workers and Node all have it.
+        #[wasm_bindgen(js_namespace = performance, js_name = now)]
+        fn performance_now() -> f64;
+    }
+
+    /// The event loop of a page, a worker or Node.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct BrowserRuntime;
+
+    impl Runtime for BrowserRuntime {
+        fn now(&self) -> Time {
+            Time::after_start(Duration::from_secs_f64((performance_now() / 1e3).max(0.0)))
+        }
+
+        fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+            // A timer longer than this would end at once.
+            let millis = duration.as_micros().div_ceil(1000).min(i32::MAX as u128) as u32;
+            Box::pin(TimeoutFuture::new(millis))
+        }
+
+        fn spawn(&self, future: BoxFuture<'static, ()>) {
+            wasm_bindgen_futures::spawn_local(future);
+        }
+
+        fn random(&self) -> u64 {
+            uuid::Uuid::new_v4().as_u64_pair().1.rotate_left(32)
+                ^ uuid::Uuid::new_v4().as_u64_pair().0
+        }
+    }
+}
 
 #[cfg(not(target_family = "wasm"))]
 mod native {

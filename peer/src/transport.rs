@@ -1,5 +1,7 @@
 //! Transports carry frames between two peers.
 
+#[cfg(target_family = "wasm")]
+pub mod browser;
 pub mod memory;
 #[cfg(not(target_family = "wasm"))]
 pub mod websocket;
@@ -120,4 +122,14 @@ pub trait Dial: Debug + MaybeSend + MaybeSync {
 
     /// One attempt. The caller bounds its time.
     fn dial(&self) -> BoxFuture<'_, Result<Box<dyn Transport>, TransportError>>;
+}
+
+/// Bytes that a WebSocket frame takes around a payload of this length.
+fn framed(payload: usize, masked: bool) -> usize {
+    let length = match payload {
+        0..126 => 0,
+        126..65536 => 2,
+        _ => 8,
+    };
+    2 + length + if masked { 4 } else { 0 } + payload
 }

@@ -76,7 +76,6 @@ impl Client {
 
     /// Keeps a connection to the server at `ws://HOST:PORT`; it is dialled again whenever it is
     /// lost.
-    #[cfg(not(target_family = "wasm"))]
     pub fn connect(&self, url: &str, token: Option<&crate::config::Secret>) -> Remote {
         let token = token.map(|token| datahike_peer::Token::new(token.expose()));
         let options = datahike_peer::LinkOptions { token, ..Default::default() };
@@ -461,23 +460,13 @@ fn name_in(config: &Config) -> Result<Name, Error> {
 }
 
 /// A server by its url alone, with a client peer of its own.
-#[cfg(not(target_family = "wasm"))]
 fn dial(peer: &KabelPeer) -> Result<Remote, Error> {
     let url = peer.url.as_deref().ok_or(Error::Unavailable {
         what: ":writer {:backend :kabel} without :url".to_owned(),
         hint: "give :url \"ws://HOST:PORT\", or connect through a kabel::Client of yours",
     })?;
-    let runtime = Arc::new(datahike_peer::TokioRuntime::current());
-    let remote = Client::new(None, runtime).connect(url, peer.token.as_ref());
+    let remote = Client::new(None, datahike_peer::rt::current()).connect(url, peer.token.as_ref());
     Ok(Remote { expected: peer.peer_id, ..remote })
-}
-
-#[cfg(target_family = "wasm")]
-fn dial(_: &KabelPeer) -> Result<Remote, Error> {
-    Err(Error::Unavailable {
-        what: "dialling by :url".to_owned(),
-        hint: "connect through a kabel::Client of yours",
-    })
 }
 
 /// [`connect`](crate::connect) with a kabel writer that has a url.

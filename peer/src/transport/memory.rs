@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Received, Traffic, Transport, TransportInfo};
+use super::{Received, Traffic, Transport, TransportInfo, framed};
 use crate::error::{Close, TransportError};
 
 /// How many bytes may lie in one direction before the sender has to wait, unless said otherwise.
@@ -96,16 +96,6 @@ impl Wire {
             pipe.end(Close::new(Close::LOST, "the wire was cut"));
         }
     }
-}
-
-/// Bytes that a WebSocket frame takes around a payload of this length.
-fn framed(payload: usize, masked: bool) -> usize {
-    let length = match payload {
-        0..126 => 0,
-        126..65536 => 2,
-        _ => 8,
-    };
-    2 + length + if masked { 4 } else { 0 } + payload
 }
 
 impl Transport for MemoryTransport {
