@@ -23,13 +23,16 @@ pub struct Budget {
     pub recursion_max: usize,
 }
 
+/// Four GiB, or a quarter of what a 32-bit process can address.
+const BYTES: usize = if usize::BITS > 32 { 4 << 30 } else { 1 << 30 };
+
 impl Default for Budget {
     fn default() -> Self {
         Self {
             deadline: None,
             cancel: None,
             rows_max: 50_000_000,
-            bytes_max: 4 << 30,
+            bytes_max: BYTES,
             recursion_max: 1_000_000,
         }
     }

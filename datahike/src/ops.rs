@@ -5,6 +5,7 @@
 
 mod arguments;
 mod branches;
+mod coerce;
 mod read;
 mod write;
 
@@ -15,6 +16,7 @@ use datahike_peer::{BoxFuture, MaybeSend, MaybeSync};
 use datahike_value::Value;
 
 pub use self::arguments::Arguments;
+pub use self::coerce::coerce_tx_data;
 pub use self::read::{at_point, stats};
 use crate::config::Config;
 use crate::connection::Connection;

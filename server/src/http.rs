@@ -1,7 +1,6 @@
 //! The HTTP side of the server: every operation for every language, on the port of the WebSocket.
 
 mod api;
-mod coerce;
 mod failure;
 mod format;
 mod gate;

@@ -12,7 +12,7 @@ const MOST_LINES: usize = 700;
 const MANY_LINES: usize = 600;
 
 /// Which of our crates each of our crates may use.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("datahike-value", &[]),
     ("datahike-core", &["datahike-value"]),
     ("datahike-store", &[]),
@@ -31,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
         ],
     ),
     ("datahike-server", &["datahike", "datahike-peer"]),
+    ("datahike-web", &["datahike"]),
 ];
 
 /// Packages at the top of the graph: they may use anything, and only tests may use them.
@@ -39,7 +40,7 @@ const HEADS: [&str; 5] =
 
 /// The only places that may tell browsers and natives apart: the runtime and its threads, transports
 /// and backends, and the modules that decide which of those there are.
-const PLATFORM_SEAMS: [&str; 10] = [
+const PLATFORM_SEAMS: [&str; 11] = [
     "datahike-core/src/index/flush.rs",
     "peer/src/lib.rs",
     "peer/src/rt.rs",
@@ -50,6 +51,7 @@ const PLATFORM_SEAMS: [&str; 10] = [
     "datahike/src/database.rs",
     "datahike/src/kabel",
     "datahike/src/worker.rs",
+    "web/src/lib.rs",
 ];
 
 /// C libraries for TLS and what drags them in.

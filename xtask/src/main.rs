@@ -1,8 +1,9 @@
-//! Development commands: `cargo xtask check | test | bench | wasm`.
+//! Development commands: `cargo xtask check | test | bench | wasm | web`.
 
 mod node;
 mod step;
 mod tasks;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     },
     /// Compiles every crate that runs in browsers for wasm32-unknown-unknown
     Wasm,
+    /// Makes the package for browsers and Node, in `web/dist`
+    Web,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Test { long } => tasks::test(long),
         Command::Bench { suite, json } => tasks::bench(&suite, json.as_deref()),
         Command::Wasm => tasks::wasm(),
+        Command::Web => tasks::web(),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -21,27 +21,39 @@ pub(crate) enum Installed {
     Unavailable(String),
 }
 
-/// Installs the packages unless they are there already.
+/// What to install: where it is listed, and under which name in the target folder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packages {
+    list: &'static str,
+    name: &'static str,
+}
+
+/// What the benchmarks and tests compare with.
+pub(crate) const PEERS: Packages = Packages { list: "benches/js", name: "node" };
+
+/// What making and testing the package for browsers takes.
+pub(crate) const WEB: Packages = Packages { list: "web", name: "node-web" };
+
+/// Installs packages unless they are there already.
 ///
 /// # Errors
 /// If npm fails for any other reason than that there is no Node or no network.
-pub(crate) fn install(root: &Path) -> Result<Installed> {
+pub(crate) fn install(root: &Path, packages: Packages) -> Result<Installed> {
     if Command::new("node").arg("--version").output().is_err() {
         return Ok(Installed::Unavailable("there is no node".into()));
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), |dir| root.join(dir));
-    let folder = target.join("node");
+    let folder = target(root).join(packages.name);
     let modules = folder.join("node_modules");
-    let lock = std::fs::read(root.join("benches/js/package-lock.json"))?;
+    let list = root.join(packages.list);
+    let lock = std::fs::read(list.join("package-lock.json"))?;
     let is_current = std::fs::read(folder.join("package-lock.json")).is_ok_and(|old| old == lock);
-    if is_current && modules.join("datascript/package.json").is_file() {
+    if is_current && modules.join(".package-lock.json").is_file() {
         return Ok(Installed::In(modules));
     }
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     for name in ["package.json", "package-lock.json"] {
-        std::fs::copy(root.join("benches/js").join(name), folder.join(name))?;
+        std::fs::copy(list.join(name), folder.join(name))?;
     }
     let output = Command::new("npm")
         .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"])
@@ -58,4 +70,9 @@ pub(crate) fn install(root: &Path) -> Result<Installed> {
         Some(sign) => Ok(Installed::Unavailable(format!("npm has no network ({sign})"))),
         None => bail!("npm ci in {}: {}\n{said}", folder.display(), output.status),
     }
+}
+
+/// Cargo's target folder.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
 }

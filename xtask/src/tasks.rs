@@ -8,9 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::node::{self, Installed};
 use crate::step::Run;
+use crate::web;
 
 /// The crates that a browser runs.
-const WASM_CRATES: [&str; 7] = [
+const WASM_CRATES: [&str; 8] = [
     "datahike-value",
     "datahike-core",
     "datahike-store",
@@ -18,6 +19,7 @@ const WASM_CRATES: [&str; 7] = [
     "datahike-scope",
     "datahike-sync",
     "datahike",
+    "datahike-web",
 ];
 
 /// What makes a run long: seeds and cases where a test has a default of its own.
@@ -31,6 +33,21 @@ const LONG: [(&str, &str); 9] = [
     ("QUERY_CASES", "2000"),
     ("VALUE_CASES", "50000"),
     ("PROPTEST_CASES", "5000"),
+];
+
+/// How a strict application would check its use of the package's types.
+const TYPES: [&str; 11] = [
+    "--noEmit",
+    "--strict",
+    "--target",
+    "es2022",
+    "--module",
+    "nodenext",
+    "--moduleResolution",
+    "nodenext",
+    "--lib",
+    "es2022,dom",
+    "web/tests/types.ts",
 ];
 
 pub(crate) fn check() -> Result<bool> {
@@ -76,14 +93,27 @@ pub(crate) fn test(long: bool) -> Result<bool> {
     if long {
         command.envs(LONG);
     }
-    match node::install(&root()?) {
+    match node::install(&root()?, node::PEERS) {
         Ok(Installed::In(modules)) => drop(command.env(node::MODULES, modules)),
         Ok(Installed::Unavailable(why)) => run.skip("differential test against DataScript", &why),
         Err(error) => run.step("packages for Node", || Err(format!("{error:#}"))),
     }
     run.command(if long { "tests (long)" } else { "tests" }, &mut command);
     run.command("documentation tests", cargo()?.args(["test", "--quiet", "--workspace", "--doc"]));
-    wasm_steps(&mut run)?;
+    let exports = wasm_steps(&mut run)?;
+    if let Some(modules) = web_steps(&mut run, exports)? {
+        // The tests above built it.
+        let server = node::target(&root()?).join("debug/datahike");
+        let mut command = Command::new("node");
+        command.arg(modules.join("typescript/bin/tsc")).args(TYPES).current_dir(root()?);
+        run.command("types of the package", &mut command);
+        let mut command = Command::new("node");
+        command.args(["--test", "web/tests/package.test.mjs"]).current_dir(root()?);
+        run.command(
+            "package in Node",
+            command.env("DATAHIKE_SERVER", server).env("NODE_PATH", modules),
+        );
+    }
     Ok(run.finish())
 }
 
@@ -96,7 +126,7 @@ pub(crate) fn bench(suite: &str, json: Option<&Path>) -> Result<bool> {
         command.arg("--json").arg(file);
     }
     if suite == "query" {
-        match node::install(&root()?)? {
+        match node::install(&root()?, node::PEERS)? {
             Installed::In(modules) => drop(command.env(node::MODULES, modules)),
             Installed::Unavailable(why) => bail!("DataScript cannot be compared with: {why}"),
         }
@@ -111,19 +141,75 @@ pub(crate) fn wasm() -> Result<bool> {
     Ok(run.finish())
 }
 
-fn wasm_steps(run: &mut Run) -> Result<()> {
+pub(crate) fn web() -> Result<bool> {
+    let mut run = Run::default();
+    let exports = wasm_toolchain(&mut run);
+    web_steps(&mut run, exports)?;
+    Ok(run.finish())
+}
+
+/// Makes the package, and says where the modules are that its tests need, if it could be made.
+fn web_steps(run: &mut Run, exports: Vec<(String, String)>) -> Result<Option<PathBuf>> {
+    let root = root()?;
+    let modules = match node::install(&root, node::WEB) {
+        Ok(Installed::In(modules)) => modules,
+        Ok(Installed::Unavailable(why)) => {
+            run.skip("package for browsers and Node", &why);
+            return Ok(None);
+        }
+        Err(error) => {
+            run.step("packages for Node", || Err(format!("{error:#}")));
+            return Ok(None);
+        }
+    };
+    let own = exports.iter().find(|(name, _)| name == "CARGO_TARGET_DIR");
+    let compiled = own.map_or_else(|| node::target(&root), |(_, folder)| root.join(folder));
+    let module = compiled.join("wasm32-unknown-unknown/web/datahike_web.wasm");
+    let mut command = cargo()?;
+    command
+        .args(["build", "--quiet", "--profile", "web", "--target", "wasm32-unknown-unknown"])
+        .args(["--package", "datahike-web"])
+        .envs(exports);
+    run.command("engine", &mut command);
+    let out = web::folder(&root);
+    let mut made = false;
+    run.step("package for browsers and Node", || {
+        let make = || {
+            std::fs::create_dir_all(&out)?;
+            web::bind(&module, &out)?;
+            let wasm = out.join("engine_bg.wasm");
+            web::optimise(&modules, &wasm)?;
+            web::lay_out(&root, &out)?;
+            let (raw, brotli) = web::sizes(&wasm)?;
+            println!("web/dist: engine of {raw} bytes, {brotli} with brotli");
+            anyhow::Ok(())
+        };
+        make().map_err(|error| format!("{error:#}"))?;
+        made = true;
+        Ok(())
+    });
+    Ok(made.then_some(modules))
+}
+
+/// What has to be set for a compiler that knows wasm32.
+fn wasm_toolchain(run: &mut Run) -> Vec<(String, String)> {
     let mut exports = Vec::new();
     run.step("wasm32 toolchain", || {
         exports = wasm_environment().map_err(|error| format!("{error:#}"))?;
         Ok(())
     });
+    exports
+}
+
+fn wasm_steps(run: &mut Run) -> Result<Vec<(String, String)>> {
+    let exports = wasm_toolchain(run);
     let mut command = cargo()?;
-    command.args(["check", "--quiet", "--target", "wasm32-unknown-unknown"]).envs(exports);
+    command.args(["check", "--quiet", "--target", "wasm32-unknown-unknown"]).envs(exports.clone());
     for name in WASM_CRATES {
         command.args(["--package", name]);
     }
     run.command("wasm32 build", &mut command);
-    Ok(())
+    Ok(exports)
 }
 
 /// What has to be set for a compiler that knows wasm32, after making sure that

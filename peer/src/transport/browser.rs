@@ -138,6 +138,7 @@ impl BrowserTransport {
         socket.set_onopen(Some(open.as_ref().unchecked_ref()));
         socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
         socket.set_onclose(Some(close.as_ref().unchecked_ref()));
+        IGNORED.with(|ignored| socket.set_onerror(Some(ignored.as_ref().unchecked_ref())));
         let encrypted = url.starts_with("wss:");
         Ok(Self {
             socket,
@@ -257,6 +258,12 @@ impl Drop for BrowserTransport {
         // A socket that is closing or closed does not mind.
         let _ = self.socket.close();
     }
+}
+
+thread_local! {
+    /// An error event says nothing that the close event after it does not; in Node one that nobody
+    /// hears ends the process.
+    static IGNORED: Closure<dyn FnMut()> = Closure::new(|| {});
 }
 
 /// What stands for a close frame without a code, and for none at all (RFC 6455, 7.4.1).

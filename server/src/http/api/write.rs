@@ -5,12 +5,11 @@ use std::time::Duration;
 use datahike::core::db::entity_value;
 use datahike::{Connection, Keep, Revision, Transacted, Transaction, TxReport, Value, compact, kw};
 
-use super::super::coerce;
 use super::super::failure::{Problem, wrong};
 use super::super::handle::{self, Handles};
 use super::Arguments;
 use super::database::{branch_name, name_of, names};
-use datahike::ops::Host;
+use datahike::ops::{self, Host};
 
 type Done = Result<Value, Problem>;
 
@@ -21,7 +20,7 @@ fn transaction(
     given: &Value,
 ) -> Result<Transaction, Problem> {
     let given = match arguments.loose {
-        true => coerce::tx_data(&connection.db(), given),
+        true => ops::coerce_tx_data(&connection.db(), given),
         false => given.clone(),
     };
     match &given {

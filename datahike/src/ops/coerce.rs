@@ -1,13 +1,13 @@
 //! Transaction data from formats that have no keywords: strings become what the schema says.
 
-use datahike::core::db::Db;
-use datahike::core::schema::{Attribute, ValueType};
-use datahike::value::edn;
-use datahike::{Keyword, Uuid, Value, kw};
+use datahike_core::db::Db;
+use datahike_core::schema::{Attribute, ValueType};
+use datahike_value::{Keyword, Uuid, Value, edn, kw};
 
 /// Transaction data in which names are keywords and values of the type of their attribute, as far
-/// as that is clear. What does not fit stays as it is, for the transactor to refuse.
-pub(super) fn tx_data(db: &Db, data: &Value) -> Value {
+/// as that is clear: for formats that have neither keywords nor all types of numbers. What does not
+/// fit stays as it is, for the transactor to refuse.
+pub fn coerce_tx_data(db: &Db, data: &Value) -> Value {
     match data {
         Value::Vector(forms) | Value::List(forms) => {
             Value::vector(forms.iter().map(|form| self::form(db, form)))
@@ -15,7 +15,7 @@ pub(super) fn tx_data(db: &Db, data: &Value) -> Value {
         // `{:tx-data … :tx-meta …}`
         Value::Map(parts) => Value::map(parts.iter().map(|(key, value)| {
             let value = match key.as_keyword().map(|key| key.text()) {
-                Some("tx-data") => tx_data(db, value),
+                Some("tx-data") => coerce_tx_data(db, value),
                 Some("tx-meta") => form(db, value),
                 _ => value.clone(),
             };
