@@ -57,7 +57,7 @@ impl BulkLoad {
     /// # Errors
     /// As [`connect`](crate::connect).
     pub async fn open(config: &Config) -> Result<Self, Error> {
-        let store = database::open_store(config, Access::Write)?;
+        let store = database::open_store(config, Access::Write).await?;
         let blocks = Arc::new(Blocks::new(store, config.cache_bytes()));
         let loaded = branch::load(&blocks, &config.branch).await?;
         let db = loaded.snapshot.db.clone();

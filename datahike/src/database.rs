@@ -6,9 +6,12 @@ use dashmap::DashMap;
 use datahike_core::commit::{Dedup, Head, Position};
 use datahike_core::db::{Db, DbConfig};
 use datahike_core::index::Params;
+#[cfg(target_family = "wasm")]
+use datahike_store::IndexedDbStore;
+use datahike_store::StoreError;
 use datahike_store::{Address as StoreAddress, Batch, Expect, MemoryStore, Store, StoreIdentity};
 #[cfg(not(target_family = "wasm"))]
-use datahike_store::{FileOptions, FileStore, StoreError};
+use datahike_store::{FileOptions, FileStore};
 use datahike_value::Uuid;
 
 use crate::blocks::Blocks;
@@ -32,7 +35,7 @@ pub async fn create_database(config: &Config) -> Result<Config, Error> {
     if let WriterConfig::Kabel(peer) = &config.writer {
         return crate::kabel::create(config, peer).await;
     }
-    let store = create_store(&config.store)?;
+    let store = create_store(&config.store).await?;
     let created = config.clone().id(store.identity().id);
     let result = initialise(&store, config, Uuid::new_v4().as_u64_pair()).await;
     let closed = store.close().await;
@@ -63,6 +66,8 @@ pub async fn database_exists(config: &Config) -> Result<bool, Error> {
         StoreConfig::Memory { id } => MEMORY.contains_key(&id.uuid()),
         #[cfg(not(target_family = "wasm"))]
         StoreConfig::File { path, .. } => FileStore::exists(path, &FileOptions::default())?,
+        #[cfg(target_family = "wasm")]
+        StoreConfig::IndexedDb { name, .. } => IndexedDbStore::exists(name).await?,
         other => return Err(unavailable(other)),
     })
 }
@@ -86,6 +91,8 @@ pub async fn delete_database(config: &Config) -> Result<(), Error> {
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         },
+        #[cfg(target_family = "wasm")]
+        StoreConfig::IndexedDb { name, .. } => IndexedDbStore::destroy(name).await?,
         other => return Err(unavailable(other)),
     }
     Ok(())
@@ -122,7 +129,7 @@ fn refuse_remote_peer(config: &Config) -> Result<(), Error> {
 }
 
 async fn connect_local(config: &Config) -> Result<Connection, Error> {
-    connect_in(open_store(config, Access::Write)?, config).await
+    connect_in(open_store(config, Access::Write).await?, config).await
 }
 
 /// Creates an empty database in an empty store that the caller opened. `seed` keys the hash that
@@ -154,7 +161,7 @@ pub async fn connect_in(store: Arc<dyn Store>, config: &Config) -> Result<Connec
 }
 
 async fn connect_read_only(config: &Config) -> Result<Connection, Error> {
-    let store = open_store(config, Access::Read)?;
+    let store = open_store(config, Access::Read).await?;
     let blocks = Arc::new(Blocks::new(store, config.cache_bytes()));
     let loaded = branch::load(&blocks, &config.branch).await?;
     check(config, &loaded.snapshot.db)?;
@@ -169,7 +176,7 @@ pub(crate) enum Access {
 }
 
 #[cfg_attr(target_family = "wasm", expect(unused_variables, reason = "a browser has no files"))]
-pub(crate) fn open_store(config: &Config, access: Access) -> Result<Arc<dyn Store>, Error> {
+pub(crate) async fn open_store(config: &Config, access: Access) -> Result<Arc<dyn Store>, Error> {
     let no_database = |place: String| Error::NoDatabase { place };
     let store: Arc<dyn Store> = match config.store.lasting() {
         StoreConfig::Memory { id } => {
@@ -193,6 +200,14 @@ pub(crate) fn open_store(config: &Config, access: Access) -> Result<Arc<dyn Stor
                 Err(error) => return Err(error.into()),
             }
         }
+        #[cfg(target_family = "wasm")]
+        StoreConfig::IndexedDb { name, .. } => match IndexedDbStore::open(name).await {
+            Ok(store) => Arc::new(store),
+            Err(StoreError::NotFound { path }) => {
+                return Err(no_database(path.display().to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        },
         other => return Err(unavailable(other)),
     };
     if let Some(id) = config.store.id()
@@ -208,7 +223,7 @@ pub(crate) fn open_store(config: &Config, access: Access) -> Result<Arc<dyn Stor
 }
 
 /// Makes an empty store at the place.
-pub(crate) fn create_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
+pub(crate) async fn create_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
     let epoch = Uuid::new_v4();
     match config.lasting() {
         StoreConfig::Memory { id } => {
@@ -234,6 +249,17 @@ pub(crate) fn create_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error
                     Err(Error::DatabaseExists { place: path.display().to_string() })
                 }
                 Err(error) => Err(error),
+            }
+        }
+        #[cfg(target_family = "wasm")]
+        StoreConfig::IndexedDb { name, .. } => {
+            let id = config.id().map_or_else(Uuid::new_v4, |id| id.uuid());
+            match IndexedDbStore::create(name, StoreIdentity { id, epoch }).await {
+                Ok(store) => Ok(Arc::new(store)),
+                Err(StoreError::Exists { path }) => {
+                    Err(Error::DatabaseExists { place: path.display().to_string() })
+                }
+                Err(error) => Err(error.into()),
             }
         }
         other => Err(unavailable(other)),

@@ -34,6 +34,8 @@ pub mod conformance;
 mod error;
 #[cfg(not(target_family = "wasm"))]
 pub mod file;
+#[cfg(target_family = "wasm")]
+mod indexed_db;
 pub mod limits;
 mod memory;
 mod store;
@@ -42,6 +44,8 @@ pub use address::{Address, ParseAddressError};
 pub use error::StoreError;
 #[cfg(not(target_family = "wasm"))]
 pub use file::{FileOptions, FileStore};
+#[cfg(target_family = "wasm")]
+pub use indexed_db::IndexedDbStore;
 pub use memory::MemoryStore;
 pub use store::{
     Batch, BlockInfo, Capabilities, Expect, Head, Mark, Reclaimed, Store, StoreExt, StoreIdentity,

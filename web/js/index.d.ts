@@ -28,6 +28,8 @@ export type TimePoint = number | Date;
 
 export type StoreConfig =
   | { backend: ':memory'; id: string }
+  /** Outlives the page. One page at a time has it open. */
+  | { backend: ':indexeddb'; name: string; id?: string }
   | { backend: ':tiered'; frontendConfig: StoreConfig; backendConfig: StoreConfig; id?: string };
 
 /** Where a database is and who writes it. EDN with Datahike's keys does as well. */

@@ -18,11 +18,9 @@ function failure(error) {
     : error;
 }
 
-let loading;
-
 /** Loads the engine, from where the package lies or from what is given. Every function does it by itself. */
 export function load(module) {
-  return (loading ??= init(module === undefined ? undefined : { module_or_path: module }));
+  return init(module === undefined ? undefined : { module_or_path: module });
 }
 
 async function call(work) {

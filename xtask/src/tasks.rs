@@ -109,10 +109,19 @@ pub(crate) fn test(long: bool) -> Result<bool> {
         run.command("types of the package", &mut command);
         let mut command = Command::new("node");
         command.args(["--test", "web/tests/package.test.mjs"]).current_dir(root()?);
-        run.command(
-            "package in Node",
-            command.env("DATAHIKE_SERVER", server).env("NODE_PATH", modules),
-        );
+        command.env("DATAHIKE_SERVER", &server).env("NODE_PATH", &modules);
+        run.command("package in Node", &mut command);
+        match web::browser() {
+            Some(browser) => {
+                let mut command = Command::new("node");
+                command.args(["--test", "web/tests/browser.test.mjs"]).current_dir(root()?);
+                command.env("DATAHIKE_SERVER", &server).env("NODE_PATH", &modules);
+                run.command("package in a browser", command.env("DATAHIKE_CHROMIUM", browser));
+            }
+            None => {
+                run.skip("package in a browser", "there is no chromium (apt-get install chromium)")
+            }
+        }
     }
     Ok(run.finish())
 }

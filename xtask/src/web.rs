@@ -27,6 +27,7 @@ pub(crate) fn bind(module: &Path, out: &Path) -> Result<()> {
         .typescript(false)
         .remove_name_section(true)
         .remove_producers_section(true)
+        .omit_default_module_path(false)
         .web(true)?
         .generate(out)
         .with_context(|| format!("cannot bind {}", module.display()))
@@ -84,4 +85,22 @@ pub(crate) fn sizes(file: &Path) -> Result<(u64, u64)> {
 /// Where the package is made.
 pub(crate) fn folder(root: &Path) -> PathBuf {
     root.join("web/dist")
+}
+
+/// A Chromium: one that is there, or Debian's where this process may install it.
+pub(crate) fn browser() -> Option<PathBuf> {
+    let found = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .flat_map(|folder| ["chromium", "chromium-browser"].map(|name| folder.join(name)))
+            .find(|file| file.is_file())
+    };
+    found().or_else(|| {
+        // Without the right to it, apt-get says so and changes nothing.
+        let _ = Command::new("apt-get")
+            .args(["-qq", "install", "--yes", "--no-install-recommends", "chromium"])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .status();
+        found()
+    })
 }

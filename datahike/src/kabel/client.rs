@@ -19,7 +19,7 @@ use futures::future::{Either, select};
 use super::wire::{CREATE, DELETE, DESCRIBE, Name, Receipt, Request, TRANSACT, code_text};
 use crate::blocks::Blocks;
 use crate::branch::Branch;
-use crate::config::{Config, KabelPeer, StoreConfig, WriterConfig};
+use crate::config::{Config, KabelPeer, WriterConfig};
 use crate::connection::Connection;
 use crate::database::{self, Access};
 use crate::error::Error;
@@ -199,13 +199,13 @@ impl Remote {
     /// what the local store fails with.
     pub async fn mirror(&self, config: &Config) -> Result<Connection, Error> {
         let name = name_in(config)?;
-        let (store, known) = match database::open_store(config, Access::Write) {
+        let (store, known) = match database::open_store(config, Access::Write).await {
             Ok(store) => (store, true),
             Err(Error::NoDatabase { .. }) => {
                 let described = self.describe_database(&name.to_value()).await?;
                 let id = described.get(&kw!("id")).and_then(Value::as_uuid);
                 let id = id.ok_or_else(|| self.unreachable("it described no database"))?;
-                (database::create_store(&config.clone().id(id).store)?, false)
+                (database::create_store(&config.clone().id(id).store).await?, false)
             }
             Err(error) => return Err(error),
         };
@@ -484,10 +484,7 @@ pub(crate) async fn create(config: &Config, peer: &KabelPeer) -> Result<Config, 
 /// and the mirror here.
 pub(crate) async fn delete(config: &Config, peer: &KabelPeer) -> Result<(), Error> {
     dial(peer)?.delete_database(&name_in(config)?.to_value()).await?;
-    match config.store.lasting() {
-        StoreConfig::IndexedDb { .. } => Ok(()),
-        _ => database::delete_database(&config.clone().writer(WriterConfig::Local)).await,
-    }
+    database::delete_database(&config.clone().writer(WriterConfig::Local)).await
 }
 
 /// [`database_exists`](crate::database_exists) with a kabel writer that has a url.
