@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::channel::oneshot;
-use futures::future::try_join_all;
+use futures::future::{Either, select, try_join_all};
 use idb::{
     Database, DatabaseEvent, Factory, KeyRange, ObjectStoreParams, Query, Transaction,
     TransactionMode,
@@ -81,7 +81,8 @@ impl IndexedDbStore {
     /// Opens a store.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Locked`] where another page has it open; what the
+    /// [`StoreError::NotFound`]; [`StoreError::Locked`] where another page has it open for longer than it takes one
+    /// to go; what the
     /// browser refuses.
     pub async fn open(name: &str) -> Result<Self, StoreError> {
         let (database, lock) = open(name).await?;
@@ -572,36 +573,51 @@ async fn open(name: &str) -> Result<(Database, Lock), StoreError> {
     Ok((request.await.map_err(failed)?, lock))
 }
 
+/// How long a page that goes may take to let go: a reload opens the next before the last is gone.
+const LOCK_WAIT_MS: f64 = 2000.0;
+
 /// Keeps other pages out, where the browser knows how (Web Locks). Whoever dies lets go.
 async fn lock(name: &str) -> Result<Lock, StoreError> {
-    let manager = Reflect::get(&js_sys::global(), &"navigator".into())
-        .and_then(|navigator| Reflect::get(&navigator, &"locks".into()));
+    let global = js_sys::global();
+    let property = |of: &JsValue, key: &str| Reflect::get(of, &key.into());
+    let function = |of: &JsValue, key: &str| property(of, key)?.dyn_into::<Function>();
+    let manager = property(&global, "navigator").and_then(|of| property(&of, "locks"));
     let Some(manager) = manager.ok().filter(JsValue::is_object) else { return Ok(None) };
-    let request = Reflect::get(&manager, &"request".into()).and_then(JsCast::dyn_into::<Function>);
-    let Ok(request) = request else { return Ok(None) };
+    let signals = property(&global, "AbortSignal");
+    let signal = signals.and_then(|of| function(&of, "timeout")?.call1(&of, &LOCK_WAIT_MS.into()));
+    let (Ok(request), Ok(signal)) = (function(&manager, "request"), signal) else {
+        return Ok(None);
+    };
 
     let (held, release) = oneshot::channel::<()>();
-    let (tell, told) = oneshot::channel::<bool>();
+    let (tell, told) = oneshot::channel::<()>();
     // The lock is held until the promise that this returns is settled.
-    let taken = Closure::once_into_js(move |lock: JsValue| -> Promise {
-        let granted = !lock.is_null();
-        let _ = tell.send(granted);
+    let taken = Closure::once_into_js(move |_: JsValue| -> Promise {
+        let _ = tell.send(());
         wasm_bindgen_futures::future_to_promise(async move {
-            if granted {
-                let _ = release.await;
-            }
+            // Dropped by who holds it.
+            let _ = release.await;
             Ok(JsValue::UNDEFINED)
         })
     });
     let options = Object::new();
-    let _ = Reflect::set(&options, &"ifAvailable".into(), &true.into());
+    let _ = Reflect::set(&options, &"signal".into(), &signal);
     let asked = request.call3(&manager, &format!("datahike:{name}").into(), &options, &taken);
-    if asked.is_err() {
-        // A page without an origin may not lock, nor keep anything.
+    let Ok(asked) = asked.and_then(|asked| asked.dyn_into::<Promise>()) else {
         return Ok(None);
-    }
-    match told.await {
-        Ok(true) => Ok(Some(held)),
+    };
+    match select(told, wasm_bindgen_futures::JsFuture::from(asked)).await {
+        Either::Left((Ok(()), _)) => Ok(Some(held)),
+        Either::Right((Err(error), _)) if !is_timeout(&error) => {
+            // A page without an origin may not lock.
+            tracing::warn!(?error, "no lock on {name}: another page may write it too");
+            Ok(None)
+        }
         _ => Err(StoreError::Locked { path: place(name), pid: None }),
     }
+}
+
+fn is_timeout(error: &JsValue) -> bool {
+    let name = Reflect::get(error, &"name".into()).ok().and_then(|name| name.as_string());
+    matches!(name.as_deref(), Some("TimeoutError" | "AbortError"))
 }
