@@ -96,11 +96,13 @@ pub(crate) fn browser() -> Option<PathBuf> {
             .find(|file| file.is_file())
     };
     found().or_else(|| {
-        // Without the right to it, apt-get says so and changes nothing.
-        let _ = Command::new("apt-get")
-            .args(["-qq", "install", "--yes", "--no-install-recommends", "chromium"])
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .status();
+        let install = ["install", "--yes", "--no-install-recommends", "chromium"];
+        for words in [&["update"][..], &install] {
+            // Without the right to it, apt-get says so and changes nothing.
+            let mut command = Command::new("apt-get");
+            let _ =
+                command.arg("-qq").args(words).env("DEBIAN_FRONTEND", "noninteractive").status();
+        }
         found()
     })
 }
