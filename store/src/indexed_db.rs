@@ -3,7 +3,10 @@
 //! One database of the browser holds one store, as four tables: `blocks` by address, `heads` by
 //! branch, `log` by branch and entry number, `meta`. A commit is one transaction over them, which is
 //! waited for: a tab that is closed or crashes at any moment leaves the older or the newer state.
-//! No transaction is open while anything else than the browser's own requests is waited for.
+//! No transaction is open while anything else than the browser's own requests is waited for. A block
+//! that is put again replaces itself: to look first would cost as much.
+
+mod lock;
 
 use std::collections::HashMap;
 use std::io;
@@ -11,18 +14,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::channel::oneshot;
-use futures::future::{Either, select, try_join_all};
+use futures::future::try_join_all;
 use idb::{
     Database, DatabaseEvent, Factory, KeyRange, ObjectStoreParams, Query, Transaction,
     TransactionMode,
 };
-use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Array, Uint8Array};
 use parking_lot::Mutex;
 use send_wrapper::SendWrapper;
 use uuid::Uuid;
-use wasm_bindgen::prelude::*;
+use wasm_bindgen::JsValue;
 
+use self::lock::Lock;
 use crate::store::{check_blocks, check_branch};
 use crate::{
     Address, Batch, BlockInfo, Capabilities, Expect, Head, Mark, Reclaimed, Store, StoreError,
@@ -44,7 +47,7 @@ pub struct IndexedDbStore {
     name: String,
     identity: StoreIdentity,
     database: SendWrapper<Database>,
-    lock: Mutex<Option<oneshot::Sender<()>>>,
+    lock: Mutex<Lock>,
     puts: Mutex<Puts>,
     closed: AtomicBool,
 }
@@ -81,9 +84,8 @@ impl IndexedDbStore {
     /// Opens a store.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Locked`] where another page has it open for longer than it takes one
-    /// to go; what the
-    /// browser refuses.
+    /// [`StoreError::NotFound`]; [`StoreError::Locked`] where another page has it open, which is
+    /// waited for as long as one may take to go; what the browser refuses.
     pub async fn open(name: &str) -> Result<Self, StoreError> {
         let (database, lock) = open(name).await?;
         let Some(identity) = read_identity(name, &database).await? else {
@@ -555,11 +557,8 @@ async fn remove(name: &str) -> Result<(), StoreError> {
     factory.delete(name).map_err(failed)?.await.map_err(failed)
 }
 
-/// Held while the sender lives.
-type Lock = Option<oneshot::Sender<()>>;
-
 async fn open(name: &str) -> Result<(Database, Lock), StoreError> {
-    let lock = lock(name).await?;
+    let lock = lock::take(name).await?;
     let failed = |error: idb::Error| failed(name, "open", &error);
     let factory = Factory::new().map_err(failed)?;
     let mut request = factory.open(name, Some(1)).map_err(failed)?;
@@ -571,53 +570,4 @@ async fn open(name: &str) -> Result<(Database, Lock), StoreError> {
         }
     });
     Ok((request.await.map_err(failed)?, lock))
-}
-
-/// How long a page that goes may take to let go: a reload opens the next before the last is gone.
-const LOCK_WAIT_MS: f64 = 2000.0;
-
-/// Keeps other pages out, where the browser knows how (Web Locks). Whoever dies lets go.
-async fn lock(name: &str) -> Result<Lock, StoreError> {
-    let global = js_sys::global();
-    let property = |of: &JsValue, key: &str| Reflect::get(of, &key.into());
-    let function = |of: &JsValue, key: &str| property(of, key)?.dyn_into::<Function>();
-    let manager = property(&global, "navigator").and_then(|of| property(&of, "locks"));
-    let Some(manager) = manager.ok().filter(JsValue::is_object) else { return Ok(None) };
-    let signals = property(&global, "AbortSignal");
-    let signal = signals.and_then(|of| function(&of, "timeout")?.call1(&of, &LOCK_WAIT_MS.into()));
-    let (Ok(request), Ok(signal)) = (function(&manager, "request"), signal) else {
-        return Ok(None);
-    };
-
-    let (held, release) = oneshot::channel::<()>();
-    let (tell, told) = oneshot::channel::<()>();
-    // The lock is held until the promise that this returns is settled.
-    let taken = Closure::once_into_js(move |_: JsValue| -> Promise {
-        let _ = tell.send(());
-        wasm_bindgen_futures::future_to_promise(async move {
-            // Dropped by who holds it.
-            let _ = release.await;
-            Ok(JsValue::UNDEFINED)
-        })
-    });
-    let options = Object::new();
-    let _ = Reflect::set(&options, &"signal".into(), &signal);
-    let asked = request.call3(&manager, &format!("datahike:{name}").into(), &options, &taken);
-    let Ok(asked) = asked.and_then(|asked| asked.dyn_into::<Promise>()) else {
-        return Ok(None);
-    };
-    match select(told, wasm_bindgen_futures::JsFuture::from(asked)).await {
-        Either::Left((Ok(()), _)) => Ok(Some(held)),
-        Either::Right((Err(error), _)) if !is_timeout(&error) => {
-            // A page without an origin may not lock.
-            tracing::warn!(?error, "no lock on {name}: another page may write it too");
-            Ok(None)
-        }
-        _ => Err(StoreError::Locked { path: place(name), pid: None }),
-    }
-}
-
-fn is_timeout(error: &JsValue) -> bool {
-    let name = Reflect::get(error, &"name".into()).ok().and_then(|name| name.as_string());
-    matches!(name.as_deref(), Some("TimeoutError" | "AbortError"))
 }

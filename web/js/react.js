@@ -10,7 +10,7 @@ const nothing = { rows: undefined, error: undefined };
 export function useQuery(connection, query, ...inputs) {
   const store = useMemo(
     () => live(connection, query, ...inputs),
-    [connection, query, JSON.stringify(inputs)],
+    [connection, query, JSON.stringify(inputs, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))],
   );
   return useSyncExternalStore(store.subscribe, store.getSnapshot, () => nothing);
 }

@@ -178,13 +178,7 @@ pub(crate) fn config(value: &JsValue) -> Result<Value, JsValue> {
 }
 
 /// Keys that end in a question mark in EDN.
-const FLAGS: [&str; 5] = [
-    "keep-history",
-    "attribute-refs",
-    "crypto-hash",
-    "allow-index-backfill",
-    "allow-unsafe-config",
-];
+const FLAGS: [&str; 4] = ["keep-history", "attribute-refs", "crypto-hash", "allow-index-backfill"];
 
 fn spelled(value: &Value) -> Value {
     match value {

@@ -22,6 +22,9 @@ use crate::rt::BoxFuture;
 
 /// What may wait in the browser's own buffer before the sender has to wait.
 const BUFFERED_BYTES: u32 = 1 << 20;
+/// What may have come in and not been taken yet, in frames of the largest size: a browser does not
+/// stop reading, so whoever sends more, past every window, is cut off.
+const WAITING_FRAMES: usize = 4;
 /// Between two looks at that buffer: no event tells when it has drained.
 const LOOK_AGAIN_MS: u32 = 10;
 
@@ -83,7 +86,8 @@ struct Handlers {
 struct Inbox {
     open: bool,
     received: VecDeque<Received>,
-    too_big: Option<usize>,
+    waiting: usize,
+    too_big: Option<String>,
     end: Option<Close>,
     waker: Option<Waker>,
 }
@@ -113,15 +117,20 @@ impl BrowserTransport {
         let (shared, counter) = (inbox.clone(), traffic.clone());
         let message = Closure::new(move |event: MessageEvent| {
             let received = received(&event.data());
-            let length = match &received {
-                Received::Frame(bytes) | Received::Text(bytes) => bytes.len(),
-                Received::Closed(_) => 0,
-            };
+            let length = length(&received);
             counter.count_received(framed(length, false));
             let mut inbox = shared.borrow_mut();
-            match length > frame_bytes_max {
-                true => inbox.too_big = Some(length),
-                false => inbox.received.push_back(received),
+            let waiting = inbox.waiting.saturating_add(length);
+            if inbox.too_big.is_some() {
+                return;
+            }
+            if length > frame_bytes_max {
+                inbox.too_big = Some(format!("it has {length} bytes"));
+            } else if waiting > frame_bytes_max.saturating_mul(WAITING_FRAMES) {
+                inbox.too_big = Some(format!("with it {waiting} bytes wait to be taken"));
+            } else {
+                inbox.waiting = waiting;
+                inbox.received.push_back(received);
             }
             inbox.wake();
         });
@@ -182,11 +191,11 @@ impl Transport for BrowserTransport {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, TransportError>> {
         let mut inbox = self.inbox.borrow_mut();
         if let Some(received) = inbox.received.pop_front() {
+            inbox.waiting -= length(&received);
             return Poll::Ready(Ok(received));
         }
-        if let Some(bytes) = inbox.too_big {
+        if let Some(detail) = inbox.too_big.clone() {
             let address = self.info.remote.clone();
-            let detail = format!("it has {bytes} bytes");
             return Poll::Ready(Err(TransportError::TooBig { address, detail }));
         }
         if let Some(close) = &inbox.end {
@@ -238,6 +247,7 @@ impl Transport for BrowserTransport {
         }
         let mut inbox = self.inbox.borrow_mut();
         inbox.received.clear();
+        inbox.waiting = 0;
         if inbox.end.is_some() {
             return Poll::Ready(Ok(()));
         }
@@ -276,6 +286,13 @@ fn received(data: &JsValue) -> Received {
     match data.as_string() {
         Some(text) => Received::Text(text.into()),
         None => Received::Frame(js_sys::Uint8Array::new(data).to_vec().into()),
+    }
+}
+
+fn length(received: &Received) -> usize {
+    match received {
+        Received::Frame(bytes) | Received::Text(bytes) => bytes.len(),
+        Received::Closed(_) => 0,
     }
 }
 
